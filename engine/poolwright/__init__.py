@@ -1,0 +1,123 @@
+"""Poolwright: from a pool too large to label, pick the samples worth labelling.
+
+The names below are the public interface; each is imported when it is first used, so that ``import poolwright`` and
+``poolwright --help`` need neither torch nor any plugin.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import kernels, metrics, streams, testing
+    from .cycle import Cycle, CycleRecord, PoolView
+    from .dataset import Dataset, Samples, Split, SubsetSplit, TensorSplit
+    from .errors import (
+        ConfigError,
+        DatasetError,
+        LabelLeakError,
+        LearnerError,
+        PluginError,
+        PoolError,
+        PoolwrightError,
+        StoreError,
+        UnknownNameError,
+    )
+    from .experiment import Experiment, run
+    from .hookspecs import hookimpl, hookspec
+    from .learner import Learner, LearnerView
+    from .oracle import DatasetOracle, NoisyOracle, Oracle
+    from .results import Result, RunResult
+    from .rows import Rows
+    from .selection import select
+    from .session import Session
+    from .store import Store
+
+_HOME = {
+    "kernels": ("kernels", None),
+    "metrics": ("metrics", None),
+    "streams": ("streams", None),
+    "testing": ("testing", None),
+    **{name: ("cycle", name) for name in ("Cycle", "CycleRecord", "PoolView")},
+    **{name: ("dataset", name) for name in ("Dataset", "Samples", "Split", "SubsetSplit", "TensorSplit")},
+    **{
+        name: ("errors", name)
+        for name in (
+            "ConfigError",
+            "DatasetError",
+            "LabelLeakError",
+            "LearnerError",
+            "PluginError",
+            "PoolError",
+            "PoolwrightError",
+            "StoreError",
+            "UnknownNameError",
+        )
+    },
+    **{name: ("experiment", name) for name in ("Experiment", "run")},
+    **{name: ("hookspecs", name) for name in ("hookimpl", "hookspec")},
+    **{name: ("learner", name) for name in ("Learner", "LearnerView")},
+    **{name: ("oracle", name) for name in ("DatasetOracle", "NoisyOracle", "Oracle")},
+    **{name: ("results", name) for name in ("Result", "RunResult")},
+    "Rows": ("rows", "Rows"),
+    "select": ("selection", "select"),
+    "Session": ("session", "Session"),
+    "Store": ("store", "Store"),
+}
+
+__all__ = [
+    "ConfigError",
+    "Cycle",
+    "CycleRecord",
+    "Dataset",
+    "DatasetError",
+    "DatasetOracle",
+    "Experiment",
+    "LabelLeakError",
+    "Learner",
+    "LearnerError",
+    "LearnerView",
+    "NoisyOracle",
+    "Oracle",
+    "PluginError",
+    "PoolError",
+    "PoolView",
+    "PoolwrightError",
+    "Result",
+    "Rows",
+    "RunResult",
+    "Samples",
+    "Session",
+    "Split",
+    "Store",
+    "StoreError",
+    "SubsetSplit",
+    "TensorSplit",
+    "UnknownNameError",
+    "__version__",
+    "hookimpl",
+    "hookspec",
+    "kernels",
+    "metrics",
+    "run",
+    "select",
+    "streams",
+    "testing",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'poolwright' has no attribute {name!r}")
+    module_name, attribute = _HOME[name]
+    module = importlib.import_module(f"poolwright.{module_name}")
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,463 @@
+"""What a hook may see: one cycle of a run, through the eyes of one plugin in one role."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import streams
+from .dataset import Dataset, Samples
+from .errors import LabelLeakError, PluginError, PoolError
+from .events import Event, Listener, reported
+from .hookspecs import LEARNER_NEEDS
+from .learner import Learner, LearnerView, checked_output
+from .metrics import Task
+from .pool import ASKED, LABELED, OUTSIDE, RESERVED, SKIPPED, UNLABELED, Pool, as_ids
+from .rows import Rows
+
+if TYPE_CHECKING:
+    from .session import Session
+
+T = TypeVar("T")
+OUTPUTS = ("probabilities", "embeddings", "logits", "loss")
+"""Needs that are outputs of ``predict``, computed together in one pass over the unlabeled."""
+
+
+@dataclass(frozen=True)
+class CycleRecord:
+    """What is kept of a finished cycle.
+
+    Attributes
+    ----------
+    index : int
+        0 for the first fit.
+    labeled, paid : int
+        Samples the learner was fitted on, and samples paid for so far (released ones stay paid).
+    position : int
+        The journal's position at the fit: which answers were known.
+    validation, test : dict
+        Metrics; hooks see an empty ``test``.
+    reward : float or None
+        Of the batch before.
+    selected : list of int
+        The ids selected in this cycle, in the order of the selection.
+    released : int
+        How many ids ``update`` gave back.
+    seconds : dict
+        Time spent by phase: fit, evaluate, report, reward, update, score, select; a phase includes the predictions it asked for.
+    logs : dict
+        ``"plugin.role.name"`` -> values given to ``cycle.log``.
+    streams : dict
+        Where the random streams stood after each fit and hook.
+    """
+
+    index: int
+    final: bool
+    labeled: int
+    paid: int
+    position: int
+    validation: dict[str, float]
+    test: dict[str, float]
+    reward: float | None = None
+    selected: list[int] = field(default_factory=list)
+    released: int = 0
+    truth: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    logs: dict[str, list[float]] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def query_seconds(self) -> float:
+        """Time between the evaluation and the ids: reward, update, score and select."""
+        return sum(self.seconds.get(phase, 0.0) for phase in ("reward", "update", "score", "select"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON and checkpoints."""
+        return asdict(self)
+
+
+@dataclass
+class CycleState:
+    """One cycle as the engine keeps it; plugins see it through :class:`Cycle`."""
+
+    index: int
+    final: bool
+    pool: Pool
+    dataset: Dataset
+    task: Task
+    learner: Learner | None
+    seed: int
+    budget: int
+    device: str
+    memory_limit: int
+    validation: Samples | None
+    history: Sequence[CycleRecord]
+    metrics: Mapping[str, float]
+    baseline: Mapping[str, float] | None
+    listener: Listener
+    needs: Collection[str] = ()
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    """Outputs for every sample of the pool that no learner computes (``poolwright select``)."""
+    batch: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    candidates: Tensor | None = None
+    released: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    simulate: Callable[[Tensor, int | Tensor, int, int], Session] | None = None
+    logs: dict[str, list[float]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
+    truth: bool = False
+    _cache: dict[str, Tensor | np.memmap[Any, Any]] = field(default_factory=dict)
+    _cached_ids: Tensor | None = None
+    _scratch: Path | None = None
+
+    @property
+    def unlabeled(self) -> Tensor:
+        """The ids that score and select are about."""
+        return self.pool.ids(UNLABELED) if self.candidates is None else self.candidates
+
+    def close(self) -> None:
+        """Remove what was spilled to disk."""
+        self._cache.clear()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    # -- outputs -------------------------------------------------------------------------------------------------
+
+    def output(self, name: str) -> Tensor | np.memmap[Any, Any]:
+        """Return an output for all of ``unlabeled``, computed with all others that the run needs, once."""
+        ids = self.unlabeled
+        if name in self._cache and self._cached_ids is not None and not torch.equal(self._cached_ids, ids):
+            self._narrow(ids)
+        if name not in self._cache:
+            names = sorted({name} | (set(self.needs) & set(OUTPUTS)))
+            self._cache = dict(self.compute(names, ids))
+            self._cached_ids = ids
+        return self._cache[name]
+
+    def _narrow(self, ids: Tensor) -> None:
+        """Keep of the cache the rows of ``ids``; drop it when some are missing (released samples)."""
+        assert self._cached_ids is not None
+        rows = torch.searchsorted(self._cached_ids, ids).clamp(max=max(0, len(self._cached_ids) - 1))
+        if len(self._cached_ids) and torch.equal(self._cached_ids[rows], ids):
+            kept = {name: values for name, values in self._cache.items() if isinstance(values, Tensor)}
+            self._cache = {name: values[rows.to(values.device)] for name, values in kept.items()}
+            self._cached_ids = ids
+        else:
+            self._cache = {}
+
+    def compute(self, names: Sequence[str], ids: Tensor) -> dict[str, Tensor | np.memmap[Any, Any]]:
+        """Return outputs for ``ids`` in one pass; those beyond the memory limit lie in a file."""
+        result: dict[str, Tensor | np.memmap[Any, Any]] = {
+            name: self.given[name][ids] for name in names if name in self.given
+        }
+        names = [name for name in names if name not in result]
+        if not names:
+            return result
+        if self.learner is None:
+            raise PoolError(f"there is no learner here to give {', '.join(names)}")
+        samples = Samples(self.dataset, self.dataset.pool, ids)
+        batch_size = getattr(self.learner, "predict_batch_size", 1024)
+        start = 0
+        batches = samples.batches(batch_size, device=self.device)
+        total = math.ceil(len(ids) / batch_size)
+        for inputs, _ in reported(batches, "predicting the pool", self.listener, total):
+            with torch.no_grad():
+                outputs = self.learner.predict(inputs)
+            for name in names:
+                values = checked_output(self.learner, outputs, name, len(inputs))
+                if name == "probabilities" and values.ndim > 2:
+                    values = values.flatten(2).mean(2)
+                if name not in result:
+                    result[name] = self._allocate(name, (len(ids), *values.shape[1:]), values)
+                target = result[name]
+                if isinstance(target, Tensor):
+                    target[start : start + len(values)] = values
+                else:
+                    target[start : start + len(values)] = values.cpu().numpy()
+            start += len(inputs)
+        return result | {name: torch.empty(0, 0) for name in names if name not in result}
+
+    def _allocate(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor | np.memmap[Any, Any]:
+        if math.prod(shape) * 4 <= self.memory_limit:
+            return torch.empty(shape, dtype=torch.float32, device=like.device)
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="poolwright-"))
+        return np.memmap(self._scratch / f"{name}-{len(self._cache)}.f32", dtype=np.float32, mode="w+", shape=shape)
+
+
+class PoolView:
+    """The pool as a hook sees it: ids only, int64, ascending."""
+
+    def __init__(self, state: CycleState, plugin: str, role: str) -> None:
+        self._state = state
+        self._plugin = plugin
+        self._role = role
+
+    def __len__(self) -> int:
+        return self._state.pool.n
+
+    @property
+    def unlabeled(self) -> Tensor:
+        """Ids to choose from: all unlabeled ones, or the candidates drawn for this cycle."""
+        return self._state.unlabeled
+
+    @property
+    def all_unlabeled(self) -> Tensor:
+        """All unlabeled ids, also where ``candidates`` is set."""
+        return self._state.pool.ids(UNLABELED)
+
+    @property
+    def labeled(self) -> Tensor:
+        """Ids whose label is known and that the learner is fitted on."""
+        return self._state.pool.ids(LABELED)
+
+    @property
+    def asked(self) -> Tensor:
+        """Ids that were asked and are not answered yet."""
+        return self._state.pool.ids(ASKED)
+
+    @property
+    def skipped(self) -> Tensor:
+        """Ids that the oracle gave up on."""
+        return self._state.pool.ids(SKIPPED)
+
+    def reserved(self, name: str) -> Tensor:
+        """Return the ids that the configuration set aside under ``[reserve] name``; their labels are known."""
+        return self._state.pool.reserved(name)
+
+    @property
+    def batch(self) -> Tensor:
+        """Ids that came into the labeled set since the fit before this one."""
+        return self._state.batch
+
+    def release(self, ids: Tensor) -> None:
+        """Give ids of the last batch back to the unlabeled; allowed in ``update`` only. They stay paid for."""
+        if self._role != "update":
+            raise PoolError(f"plugin {self._plugin!r} called pool.release in {self._role}: only update may do that")
+        released = self._state.pool.release(ids, self._state.batch)
+        self._state.released = torch.cat([self._state.released, released])
+
+
+class Cycle:
+    """One cycle of a run, as one plugin sees it in one role.
+
+    Attributes
+    ----------
+    index : int
+        Number of the cycle, from 0; -1 while the initial pool is selected.
+    final : bool
+        No further batch will be selected.
+    pool : PoolView
+        Ids by state.
+    budget : int
+        Labels that may still be bought.
+    device : str
+        Where the learner computes, e.g. ``"cuda"``.
+    seed : int
+        Of the run. Draw from ``generator`` instead, which differs by plugin, role and cycle.
+    history : list of CycleRecord
+        The cycles before this one, without test metrics.
+    metrics : dict
+        Validation metrics of this cycle's learner (empty without validation data).
+    baseline : dict or None
+        Validation metrics when the last batch was kept; what a gain is measured against.
+    task : Task
+        Its ``name`` and ``headline`` metric.
+    n_classes : int
+        How many classes the data set has.
+    """
+
+    def __init__(self, state: CycleState, plugin: str, role: str, needs: Collection[str]) -> None:
+        self._state = state
+        self._plugin = plugin
+        self._role = role
+        self._needs = frozenset(needs)
+        self._generator: torch.Generator | None = None
+        self.pool = PoolView(state, plugin, role)
+        self.index = state.index
+        self.final = state.final
+        self.budget = state.budget
+        self.device = state.device
+        self.seed = state.seed
+        self.task = state.task
+        self.n_classes = len(state.dataset.classes)
+        self.metrics = dict(state.metrics)
+        self.baseline = None if state.baseline is None else dict(state.baseline)
+
+    def _require(self, need: str, call: str) -> None:
+        if need not in self._needs:
+            declared = "{" + ", ".join(repr(name) for name in sorted(self._needs)) + "}"
+            raise PluginError(
+                f"plugin {self._plugin!r} used {call} in {self._role} without declaring it: "
+                f"add {need!r} to its needs (now {declared})"
+            )
+
+    @property
+    def history(self) -> list[CycleRecord]:
+        """The finished cycles, oldest first; test metrics are blanked."""
+        return [replace(record, test={}) for record in self._state.history]
+
+    @property
+    def generator(self) -> torch.Generator:
+        """This plugin's random stream (CPU), keyed by run seed, plugin, role and cycle."""
+        if self._generator is None:
+            self._generator = streams.generator(self._state.seed, "plugin", self._plugin, self._role, self.index)
+        return self._generator
+
+    @property
+    def learner(self) -> LearnerView:
+        """The fitted learner, to be read only. Needs ``learner``, or an ability such as ``head``."""
+        if not self._needs & (LEARNER_NEEDS - set(OUTPUTS)):
+            self._require("learner", "cycle.learner")
+        if self._state.learner is None:
+            raise PoolError(f"plugin {self._plugin!r} wants the learner, but this selection has none")
+        return LearnerView(self._state.learner, self._plugin)
+
+    @property
+    def validation(self) -> Samples:
+        """The validation data with labels. Needs ``validation``."""
+        self._require("validation", "cycle.validation")
+        if self._state.validation is None:
+            raise PoolError(f"plugin {self._plugin!r} needs validation data: set [dataset] validation = 0.1")
+        return self._state.validation
+
+    def probabilities(self, ids: Tensor | None = None) -> Tensor:
+        """Return class probabilities, float32 ``(n, classes)``; for masks, the mean over the pixels (SRAAL).
+
+        Parameters
+        ----------
+        ids : Tensor, optional
+            int64; the unlabeled by default (computed once a cycle and kept).
+        """
+        return self._output("probabilities", ids)
+
+    def embeddings(self, ids: Tensor | None = None) -> Tensor:
+        """Return the learner's penultimate layer, float32 ``(n, d)``; arguments as for ``probabilities``."""
+        return self._output("embeddings", ids)
+
+    def logits(self, ids: Tensor | None = None) -> Tensor:
+        """Return logits, float32 ``(n, classes)``; arguments as for ``probabilities``."""
+        return self._output("logits", ids)
+
+    def losses(self, ids: Tensor | None = None) -> Tensor:
+        """Return predicted losses, float32 ``(n,)`` (learners that provide ``loss``)."""
+        return self._output("loss", ids)
+
+    def _output(self, name: str, ids: Tensor | None) -> Tensor:
+        self._require(name, f"cycle.{name}()")
+        if ids is None:
+            values = self._state.output(name)
+        else:
+            values = self._state.compute([name], self._ids(ids))[name]
+        if isinstance(values, Tensor):
+            return values
+        raise PoolError(
+            f"{name} of {len(values)} samples take {values.nbytes / 2**30:.1f} GiB, more than the memory limit of "
+            f"{self._state.memory_limit / 2**30:.1f} GiB: raise memory_limit, set candidates, or read cycle.rows({name!r})"
+        )
+
+    def rows(self, what: str) -> Rows:
+        """Return a matrix of the unlabeled samples that is read in blocks and never copied whole.
+
+        Parameters
+        ----------
+        what : {"embeddings", "probabilities", "logits", "features"}
+            ``features`` are the data set's own, which need no learner.
+        """
+        self._require(what, f"cycle.rows({what!r})")
+        if what == "features":
+            features = self._state.dataset.features
+            if features is None:
+                raise PoolError(f"plugin {self._plugin!r} needs features, but the data set has none of its own")
+            return features.take(self._state.unlabeled)
+        return Rows(self._state.output(what), memory_limit=self._state.memory_limit)
+
+    def inputs(self, ids: Tensor | None = None, batch_size: int = 256) -> Iterator[Tensor]:
+        """Yield prepared inputs of ``ids`` (the unlabeled by default) in batches. Needs ``inputs``."""
+        self._require("inputs", "cycle.inputs()")
+        ids = self._state.unlabeled if ids is None else self._ids(ids)
+        samples = Samples(self._state.dataset, self._state.dataset.pool, ids)
+        return (x for x, _ in samples.batches(batch_size, device=self.device))
+
+    def samples(self, ids: Tensor) -> Samples:
+        """Return samples without labels, for shuffled or augmented batches. Needs ``inputs``."""
+        self._require("inputs", "cycle.samples()")
+        return Samples(self._state.dataset, self._state.dataset.pool, self._ids(ids))
+
+    def labels(self, ids: Tensor) -> Tensor:
+        """Return the labels of labeled or reserved ``ids``, int64 ``(n,)``. Needs ``labels``.
+
+        Raises
+        ------
+        LabelLeakError
+            One of them is not labeled.
+        """
+        self._require("labels", "cycle.labels()")
+        ids = self._ids(ids)
+        states = self._state.pool.state_of(ids)
+        hidden = (states != LABELED) & (states != RESERVED)
+        if hidden.any():
+            raise LabelLeakError(
+                f"plugin {self._plugin!r} asked in {self._role} for the labels of {int(hidden.sum())} samples that are "
+                f"not labeled, the first is id {int(ids[hidden][0])}: use cycle.pool.labeled"
+            )
+        return self._state.pool.labels(ids)
+
+    def truth(self, ids: Tensor) -> Tensor:
+        """Return true labels, hidden ones too: for upper bounds only. Needs ``truth``; marks the result."""
+        self._require("truth", "cycle.truth()")
+        if not self._state.truth:
+            raise LabelLeakError(
+                f"plugin {self._plugin!r} wants hidden labels: set allow_truth = true if this run is an upper bound"
+            )
+        return self._state.dataset.pool.labels(self._ids(ids))
+
+    def log(self, name: str, value: float) -> None:
+        """Keep a number in the cycle's record, as ``plugin.role.name``; repeated calls make a series."""
+        self._state.logs.setdefault(f"{self._plugin}.{self._role}.{name}", []).append(float(value))
+
+    def progress(self, iterable: Iterable[T], label: str) -> Iterator[T]:
+        """Pass ``iterable`` on and show its progress."""
+        self._state.listener(Event("progress", label))
+        return reported(iterable, label, self._state.listener)
+
+    def simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int) -> Session:
+        """Return a session without a strategy, with a fresh learner, on labels that are already paid for.
+
+        For training a policy: choose with ``session.ask(ids)``; its oracle knows the labels.
+
+        Parameters
+        ----------
+        ids : Tensor
+            int64, labeled, released or reserved samples: the pool of the episode.
+        start : int or Tensor
+            How many of them are labeled at the start (drawn at random), or which.
+        budget : int
+            Labels the episode may buy.
+        seed : int
+            Of the episode; combined with this plugin's own stream.
+        """
+        if self._state.simulate is None:
+            raise PoolError(f"plugin {self._plugin!r} wants to simulate, but this selection has no learner")
+        key = streams.derive_seed(self._state.seed, "simulate", self._plugin, self._role, self.index, seed)
+        return self._state.simulate(self._ids(ids), start, budget, key)
+
+    def _ids(self, ids: Tensor) -> Tensor:
+        ids = as_ids(ids, f"ids given by plugin {self._plugin!r}")
+        inside = (ids >= 0) & (ids < len(self.pool))
+        if not inside.all() or (self._state.pool.state_of(ids) == OUTSIDE).any():
+            raise PoolError(
+                f"plugin {self._plugin!r} used ids in {self._role} that are not in the pool (0..{len(self.pool) - 1})"
+            )
+        return ids
+

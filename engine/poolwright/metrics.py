@@ -1,0 +1,134 @@
+"""Metrics of a task, and of a whole learning curve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .dataset import Samples
+from .errors import ConfigError
+from .learner import Learner, predicted_classes
+
+
+def confusion(predicted: Tensor, true: Tensor, n_classes: int) -> Tensor:
+    """Return the confusion matrix, int64 ``(n_classes, n_classes)``: rows true, columns predicted.
+
+    Elements whose true label lies outside the classes (an ignore index) are left out.
+    """
+    predicted, true = predicted.reshape(-1), true.reshape(-1)
+    known = (true >= 0) & (true < n_classes)
+    cells = true[known] * n_classes + predicted[known]
+    return torch.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+
+
+def classification(matrix: Tensor) -> dict[str, float]:
+    """Return accuracy and the class-frequency-weighted precision, recall and F1 of a confusion matrix, in [0, 1].
+
+    A class that is never predicted has precision 0, as in scikit-learn with ``zero_division=0``.
+    """
+    counts = matrix.double()
+    hits, support, predicted = counts.diag(), counts.sum(1), counts.sum(0)
+    weights = support / support.sum()
+    precision = hits / predicted.clamp(min=1)
+    recall = hits / support.clamp(min=1)
+    f1 = 2 * hits / (predicted + support).clamp(min=1)
+    return {
+        "accuracy": float(hits.sum() / support.sum()),
+        "precision": float((weights * precision).sum()),
+        "recall": float((weights * recall).sum()),
+        "f1": float((weights * f1).sum()),
+    }
+
+
+def segmentation(matrix: Tensor) -> dict[str, float]:
+    """Return mean intersection over union and pixel accuracy of a confusion matrix of pixels, in [0, 1].
+
+    Classes that neither occur nor are predicted are left out of the mean.
+    """
+    counts = matrix.double()
+    hits = counts.diag()
+    union = counts.sum(0) + counts.sum(1) - hits
+    present = union > 0
+    return {
+        "miou": float((hits[present] / union[present]).mean()),
+        "pixel_accuracy": float(hits.sum() / counts.sum()),
+    }
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a kind of task is judged.
+
+    Attributes
+    ----------
+    name : str
+        What a data set's ``task`` holds.
+    headline : str
+        The metric of curves, AUBC and default rewards.
+    metrics : callable
+        Confusion matrix to named metrics.
+    """
+
+    name: str
+    headline: str
+    metrics: Callable[[Tensor], dict[str, float]]
+
+
+TASKS = {
+    "classification": Task("classification", "accuracy", classification),
+    "segmentation": Task("segmentation", "miou", segmentation),
+}
+
+
+def task_named(name: str) -> Task:
+    """Return the task, or raise ConfigError naming those that there are."""
+    if name not in TASKS:
+        raise ConfigError(f"unknown task {name!r}: a data set's task is one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def evaluate(learner: Learner, samples: Samples, *, device: str | torch.device = "cpu") -> dict[str, float]:
+    """Return the task's metrics of a fitted learner on labeled samples."""
+    matrix = torch.zeros(samples.n_classes, samples.n_classes, dtype=torch.int64)
+    for inputs, labels in samples.batches(getattr(learner, "predict_batch_size", 1024), device=device):
+        if labels is None:
+            raise ValueError("evaluate() needs labeled samples")
+        with torch.no_grad():
+            predicted = predicted_classes(learner.predict(inputs))
+        matrix += confusion(predicted.cpu(), labels.cpu(), samples.n_classes)
+    return task_named(samples.task).metrics(matrix)
+
+
+def aubc(labels: Sequence[float], values: Sequence[float]) -> float:
+    """Return the area under the budget curve: trapezoids over the label counts, divided by their span.
+
+    A constant curve gives its value, whatever the batches; for equal batches this is the survey's trapezoid sum
+    divided by their number (Zhan et al. 2022). A curve of one point gives that point.
+
+    Parameters
+    ----------
+    labels : sequence of float
+        Labels paid for at each point, never falling.
+    values : sequence of float
+        The metric at each point.
+    """
+    if len(labels) != len(values) or not labels:
+        raise ValueError(f"a curve needs as many values as label counts, and at least one: {len(labels)}, {len(values)}")
+    span = labels[-1] - labels[0]
+    if span == 0:
+        return values[-1]
+    area = sum(
+        (right - left) * (low + high) / 2
+        for left, right, low, high in zip(labels, labels[1:], values, values[1:], strict=False)
+    )
+    return area / span
+
+
+def final(values: Sequence[float]) -> float:
+    """Return the last value of a curve (F-acc when the metric is accuracy)."""
+    if not values:
+        raise ValueError("an empty curve has no final value")
+    return values[-1]

@@ -1,0 +1,121 @@
+"""Blocks of a matrix that may be larger than memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+
+_UNITS = {"": 1, "b": 1} | {
+    f"{prefix}{suffix}": base**power
+    for power, prefix in enumerate("kmgt", start=1)
+    for suffix, base in (("b", 1000), ("ib", 1024), ("", 1024))
+}
+
+
+def parse_size(text: str | int) -> int:
+    """Return the bytes that ``"8GiB"``, ``"500 MB"`` or ``4096`` stand for.
+
+    Raises
+    ------
+    ConfigError
+        The text is no size.
+    """
+    if isinstance(text, int):
+        size = text
+    else:
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-z]*)\s*", text.lower())
+        if match is None or match[2] not in _UNITS:
+            raise ConfigError(f"{text!r} is no memory size: write a number and a unit, as in 8GiB or 500MB")
+        size = int(float(match[1]) * _UNITS[match[2]])
+    if size <= 0:
+        raise ConfigError(f"a memory limit must be positive, not {text!r}")
+    return size
+
+
+def default_memory_limit() -> int:
+    """Return a quarter of the machine's memory in bytes: what one matrix may take unless told otherwise."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+
+
+class Rows:
+    """The rows of a matrix, read in blocks; the matrix itself may lie on disk.
+
+    Parameters
+    ----------
+    source : numpy.ndarray, numpy.memmap or torch.Tensor
+        Two or more dimensions; kept by reference, never copied whole.
+    index : Tensor, optional
+        int64 row numbers: these rows of ``source``, in this order.
+    memory_limit : int, optional
+        Bytes that one block may take; a quarter of the machine's memory by default.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(n, d, ...)``.
+    dtype : torch.dtype
+        Type of the tensors that indexing returns.
+    """
+
+    def __init__(self, source: Any, index: Tensor | None = None, *, memory_limit: int | None = None) -> None:
+        if not isinstance(source, (np.ndarray, Tensor)):
+            raise TypeError(f"Rows reads numpy arrays and torch tensors, not {type(source).__name__}")
+        if source.ndim < 2:
+            raise ValueError(f"Rows needs a matrix, not an array of shape {tuple(source.shape)}")
+        self._source = source
+        self._index = index
+        self.memory_limit = default_memory_limit() if memory_limit is None else memory_limit
+        n = len(source) if index is None else len(index)
+        self.shape: tuple[int, ...] = (n, *source.shape[1:])
+        self.dtype: torch.dtype = source.dtype if isinstance(source, Tensor) else _tensor(source[:0]).dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        """Return some rows as a tensor (a copy unless the source is in memory and ``rows`` is a slice)."""
+        if self._index is not None:
+            rows = self._index[rows]
+        if isinstance(self._source, Tensor):
+            return self._source[rows if isinstance(rows, slice) else rows.to(self._source.device)]
+        return _tensor(self._source[rows if isinstance(rows, slice) else rows.numpy()])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all rows together would take."""
+        return len(self) * self.row_nbytes
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+
+    def blocks(self, memory_limit: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield ``(first row, block)`` from the first row to the last, each block within ``memory_limit`` bytes."""
+        limit = self.memory_limit if memory_limit is None else memory_limit
+        step = max(1, limit // max(1, self.row_nbytes))
+        for start in range(0, len(self), step):
+            yield start, self[start : start + step]
+
+    def take(self, ids: Tensor) -> Rows:
+        """Return the rows ``ids`` (int64, any order) as another view of the same matrix."""
+        index = ids if self._index is None else self._index[ids]
+        return Rows(self._source, index, memory_limit=self.memory_limit)
+
+    def __repr__(self) -> str:
+        return f"Rows(shape={self.shape}, dtype={self.dtype})"
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """Share ``array`` with torch; a read-only or byte-swapped one (a memory-mapped file) is copied first."""
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

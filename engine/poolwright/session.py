@@ -1,0 +1,529 @@
+"""The stepper: ``advance()`` runs a cycle up to the ids it asks for, ``tell()`` takes the answers.
+
+``poolwright run`` is a loop over the two with an oracle; a person who labels, an environment for reinforcement
+learning and a simulated episode use the same two calls::
+
+    session = Session(dataset, learner=make_learner, strategy=roles, initial=ids, budget=300, batch=25)
+    while (ids := session.advance()) is not None:
+        session.tell(ids, ask_somebody(ids))
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import streams
+from .catalog import Catalog, one_line
+from .composition import Composition, Roles
+from .cycle import CycleRecord, CycleState
+from .dataset import Dataset, Samples, whole
+from .errors import ConfigError, LearnerError, PluginError, PoolError, PoolwrightError
+from .events import Event, Listener, ignore
+from .learner import STARTS, Learner, LearnerFactory
+from .metrics import evaluate, task_named
+from .oracle import Oracle
+from .pool import ASKED, LABELED, SKIPPED, UNLABELED, Label, Pool, as_ids
+from .rows import default_memory_limit
+from .store import Answer, Store
+
+IDLE_LIMIT = 1000
+"""Cycles in a row that may pass without buying a label (a strategy that only re-picks what it released)."""
+
+
+class Session:
+    """One run of one strategy, cycle by cycle.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Loaded.
+    learner : callable, optional
+        Makes a fresh learner. Without one nothing is fitted (``poolwright select``).
+    strategy : Roles, optional
+        Who plays which role. Without one the caller chooses with :meth:`ask`.
+    budget : int
+        Labels to buy after the initial pool.
+    batch : int, optional
+        Labels to ask for in a cycle; the strategy decides without it.
+    initial : Tensor, optional
+        int64 ids that are asked before the first cycle.
+    reserve : dict of str to Tensor, optional
+        Ids set aside by name; the data set's labels for them are known from the start.
+    candidates : int, optional
+        Score and select see this many unlabeled samples, drawn anew each cycle.
+    seed : int
+    start : {"scratch", "warm", "pretrained"}
+        How each fit begins, see :meth:`Learner.fit`.
+    refit_every : int, optional
+        Fit anew only when so many labels have come; go on from the present weights in between.
+    report_learner : callable, optional
+        A second learner, fitted on the same labels, whose test metrics go into the records instead.
+    report : bool
+        Evaluate on test data each cycle.
+    device : str
+    memory_limit : int, optional
+        Bytes that one matrix of outputs may take in memory.
+    allow_truth : bool
+        Plugins may read hidden labels (upper bounds); the records are marked.
+    store : Store, optional
+        Journal and checkpoints; a store that holds a run is gone on with. In memory without one.
+    oracle : Oracle, optional
+        For :meth:`answer`.
+    members : Tensor, optional
+        Only these ids are in the pool.
+    given : dict of str to Tensor, optional
+        Outputs for all samples that no learner computes, such as ``{"embeddings": x}``.
+    listener : callable
+        Hears what happens, see :mod:`poolwright.events`.
+    catalog : Catalog, optional
+        Where names of plugins are looked up; the environment's by default.
+    label : str
+        Of the strategy, for events.
+
+    Raises
+    ------
+    ConfigError, PluginError, PoolError, StoreError
+        Something does not fit; nothing has been written then.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        budget: int,
+        learner: LearnerFactory | None = None,
+        strategy: Roles | None = None,
+        batch: int | None = None,
+        initial: Tensor | None = None,
+        reserve: Mapping[str, Tensor] | None = None,
+        candidates: int | None = None,
+        seed: int = 0,
+        start: str = "scratch",
+        refit_every: int | None = None,
+        report_learner: LearnerFactory | None = None,
+        report: bool = True,
+        device: str = "cpu",
+        memory_limit: int | None = None,
+        allow_truth: bool = False,
+        store: Store | None = None,
+        oracle: Oracle | None = None,
+        members: Tensor | None = None,
+        given: Mapping[str, Tensor] | None = None,
+        listener: Listener = ignore,
+        catalog: Catalog | None = None,
+        label: str = "",
+    ) -> None:
+        self.dataset = dataset
+        self.task = task_named(dataset.task)
+        self.budget = budget
+        self.batch = batch
+        self.seed = seed
+        self.device = device
+        self.oracle = oracle
+        self.pool = Pool(len(dataset.pool), members)
+        self.history: list[CycleRecord] = []
+        self.finished = False
+        self._candidates = candidates
+        self._start = start
+        self._refit_every = refit_every
+        self._report = report
+        self._memory_limit = memory_limit or default_memory_limit()
+        self._store = store
+        self._given = dict(given or {})
+        self._listener = listener
+        self._label = label
+        self._factory = learner
+        self._learner: Learner | None = learner() if learner else None
+        self._report_learner: Learner | None = report_learner() if report_learner else None
+        self._validation = whole(dataset, dataset.validation) if dataset.validation else None
+        self._test = whole(dataset, dataset.test) if report and learner else None
+        self._composition = self._compose(strategy, catalog or Catalog(), allow_truth) if strategy else None
+        self._check_settings()
+        self._position = 0
+        self._waiting: list[Answer] = []
+        self._order: list[int] = []
+        self._fitted_labels = 0
+        self._baseline: dict[str, float] | None = None
+        self._idle = 0
+        for name, ids in (reserve or {}).items():
+            self.pool.reserve(name, ids, dataset.pool.labels(ids))
+        if initial is not None:
+            self._order += self.pool.ask(initial, initial=True).tolist()
+        self._check_budget()
+        if store is not None:
+            self._resume(store)
+
+    def _compose(self, roles: Roles, catalog: Catalog, allow_truth: bool) -> Composition:
+        provides = set(self._given) | set(self._learner.provides if self._learner else ())
+        composition = Composition(roles, catalog, task=self.dataset.task, provides=provides)
+        for member in composition.members:
+            if "validation" in member.needs and self._validation is None:
+                raise ConfigError(f"{member.who} needs validation data: set [dataset] validation = 0.1")
+            if "features" in member.needs and self.dataset.features is None:
+                raise ConfigError(f"{member.who} needs the data set's own features, and this one has none")
+            if "learner" in member.needs and self._learner is None:
+                raise ConfigError(f"{member.who} needs a learner, and there is none here")
+            if "truth" in member.needs and not allow_truth:
+                raise ConfigError(f"{member.who} reads hidden labels: set allow_truth = true if an upper bound is meant")
+        return composition
+
+    def _check_settings(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ConfigError(f"batch = {self.batch}: ask for at least one label a cycle, or leave batch out")
+        if self.budget < 0:
+            raise ConfigError(f"budget = {self.budget}: it counts labels to buy and cannot be negative")
+        if self._candidates is not None and self._candidates < max(1, self.batch or 1):
+            raise ConfigError(f"candidates = {self._candidates} is fewer than a batch of {self.batch or 1}: raise it")
+        if self._start not in STARTS:
+            raise ConfigError(f"learner.start = {self._start!r}: choose one of {', '.join(STARTS)}")
+        continues = self._start == "warm" or self._refit_every is not None
+        if continues and self._learner is not None and not hasattr(self._learner, "state_dict"):
+            raise ConfigError(
+                f"learner {type(self._learner).__name__} keeps no state, so it cannot go on from its weights: "
+                f"set learner.start = 'scratch' and leave refit_every out"
+            )
+
+    def _check_budget(self) -> None:
+        free = len(self.pool.ids(UNLABELED))
+        if self.budget > free:
+            raise ConfigError(f"budget = {self.budget}, but only {free} samples are left to label: lower it to {free}")
+
+    # -- stepping ------------------------------------------------------------------------------------------------
+
+    @property
+    def left(self) -> int:
+        """Labels that may still be asked for."""
+        return max(0, min(self.budget - self.pool.spent, len(self.pool.ids(UNLABELED))))
+
+    @property
+    def index(self) -> int:
+        """Number of the next cycle."""
+        return len(self.history)
+
+    @property
+    def outstanding(self) -> Tensor:
+        """Ids that were asked and are not answered, in the order in which they were selected."""
+        answered = {answer.id for answer in self._waiting}
+        self._order = [i for i in self._order if int(self.pool.state_of(torch.tensor(i))) == ASKED]
+        return torch.tensor([i for i in self._order if i not in answered], dtype=torch.int64)
+
+    def advance(self) -> Tensor | None:
+        """Run the next cycle and return the ids it asks for, int64, in the order of the selection.
+
+        While nothing new has been told, the ids that are outstanding are returned again; once some of them are
+        answered the next cycle runs with what is known. A session without a strategy returns an empty tensor: choose
+        with :meth:`ask`. None when the run is over.
+        """
+        while not self.finished:
+            self._replay()
+            outstanding = self.outstanding
+            waits_for_answers = len(outstanding) and (not len(self.pool.fresh) or self.left == 0)
+            waits_for_choice = self._composition is None and self.history and not len(self.pool.fresh)
+            if waits_for_answers or waits_for_choice:
+                return outstanding
+            asked = self._cycle()
+            if len(asked) or (self._composition is None and not self.finished):
+                return asked
+        return None
+
+    def ask(self, ids: Any) -> Tensor:
+        """Choose ids by hand; return those whose answer is not known yet.
+
+        Raises
+        ------
+        PoolError
+            They are not unlabeled, or more than the budget allows.
+        """
+        checked = self.pool.check(ids, "ask", allowed=[UNLABELED])
+        bought = int((~self.pool.is_paid(checked)).sum())
+        if bought > self.budget - self.pool.spent:
+            raise PoolError(f"ask: {bought} labels, but only {self.budget - self.pool.spent} are left of the budget")
+        asked = self.pool.ask(checked)
+        self._order += asked.tolist()
+        self._save()
+        return asked
+
+    def tell(self, ids: Any, labels: Any) -> None:
+        """Take answers; some, all, late ones and revisions of earlier ones. On disk when it returns.
+
+        Parameters
+        ----------
+        ids : array of int
+            Asked or labeled samples.
+        labels : array of int
+            Class indices (or label arrays), one each.
+
+        Raises
+        ------
+        PoolError
+            An id was never asked, or a label is no class. Nothing is taken then.
+        """
+        checked, values = self.pool.check_answers(ids, labels)
+        for i, value in zip(checked.tolist(), values, strict=True):
+            if isinstance(value, int) and not 0 <= value < len(self.dataset.classes):
+                raise PoolError(f"tell: label {value} of id {i} is no class; there are 0..{len(self.dataset.classes) - 1}")
+        self._note(checked, values)
+
+    def skip(self, ids: Any) -> None:
+        """Give up on ids that were asked: nobody can tell. They cost nothing and are not asked again."""
+        checked = self.pool.check(ids, "skip", allowed=[ASKED])
+        self._note(checked, [None] * len(checked))
+
+    def answer(self) -> None:
+        """Let the oracle answer all that is outstanding."""
+        if self.oracle is None:
+            raise PoolError("this session has no oracle: tell(ids, labels) the answers yourself")
+        ids = self.outstanding
+        self.tell(ids, self.oracle(ids))
+
+    def _note(self, ids: Tensor, values: list[Label]) -> None:
+        """Journal answers first, then let them count (behind those that a resumed run still has to replay)."""
+        if self._store is None:
+            self._position += len(ids)
+            self.pool.learn(ids.tolist(), values)
+            return
+        before = self._store.position
+        after = self._store.append(ids.tolist(), values)
+        if self._waiting:
+            self._waiting += self._store.answers(before)
+        else:
+            self.pool.learn(ids.tolist(), values)
+            self._position = after
+
+    # -- one cycle -----------------------------------------------------------------------------------------------
+
+    def _cycle(self) -> Tensor:
+        """Fit, evaluate, reward, update, score, select; return the ids asked."""
+        state = self._begin()
+        try:
+            return self._run_cycle(state)
+        finally:
+            state.close()
+
+    def _begin(self) -> CycleState:
+        return CycleState(
+            index=self.index,
+            final=self.left == 0,
+            pool=self.pool,
+            dataset=self.dataset,
+            task=self.task,
+            learner=self._learner,
+            seed=self.seed,
+            budget=self.left,
+            device=self.device,
+            memory_limit=self._memory_limit,
+            validation=self._validation,
+            history=self.history,
+            metrics={},
+            baseline=self._baseline,
+            listener=self._listener,
+            needs=self._composition.needs if self._composition else (),
+            given=self._given,
+            batch=self.pool.fresh,
+            simulate=self._simulate if self._factory else None,
+            truth=self._composition is not None and "truth" in self._composition.needs,
+        )
+
+    def _run_cycle(self, state: CycleState) -> Tensor:
+        position, labeled, paid = self._position, len(self.pool.ids(LABELED)), self.pool.paid
+        test: dict[str, float] = {}
+        if self._learner is not None:
+            test = self._fit_and_evaluate(state)
+        self.pool.fitted()
+        selected = torch.empty(0, dtype=torch.int64)
+        reward = None
+        if self._composition is not None:
+            self._phase("update")
+            if state.index > 0 and len(state.batch):
+                reward = self._composition.reward(state)
+            self._composition.update(state, reward)
+        if len(state.released) < len(state.batch) or not len(state.batch):
+            self._baseline = dict(state.metrics) or None
+        if self._composition is not None and not state.final:
+            selected = self._choose(self._composition, state)
+        self.finished = state.final or (self._composition is not None and not len(selected))
+        self._idle = self._idle + 1 if len(selected) and self.pool.is_paid(selected).all() else 0
+        asked = self.pool.ask(selected)
+        self._order += asked.tolist()
+        record = CycleRecord(
+            index=state.index,
+            final=state.final,
+            labeled=labeled,
+            paid=paid,
+            position=position,
+            validation=dict(state.metrics),
+            test=test,
+            reward=reward,
+            selected=selected.tolist(),
+            released=len(state.released),
+            truth=state.truth,
+            seconds=state.seconds,
+            logs=state.logs,
+            streams=state.streams,
+        )
+        self.history.append(record)
+        self._save()
+        if self._store is not None:
+            self._store.write_cycle(record.index, record.position, record.as_dict())
+        self._tell_cycle(record)
+        if self._idle >= IDLE_LIMIT:
+            raise PluginError(f"strategy {self._label!r} bought no label in {IDLE_LIMIT} cycles: it only picks what it released")
+        return asked
+
+    def _fit_and_evaluate(self, state: CycleState) -> dict[str, float]:
+        """Fit the learner (and the report learner), evaluate; return the test metrics."""
+        assert self._learner is not None
+        ids = self.pool.ids(LABELED)
+        if not len(ids):
+            raise PoolError("nothing is labeled, so nothing can be fitted: give an initial pool ([initial] size)")
+        self._phase("fit")
+        due = self._refit_every is None or len(ids) - self._fitted_labels >= self._refit_every or state.index == 0
+        start = self._start if due else "warm"
+        if state.index == 0 and start == "warm":
+            start = "scratch"
+        if due:
+            self._fitted_labels = len(ids)
+        self._fit(self._learner, "learner", start, state, "fit")
+        self._phase("evaluate")
+        began = time.perf_counter()
+        if self._validation is not None:
+            state.metrics = evaluate(self._learner, self._validation, device=self.device)
+        state.seconds["evaluate"] = time.perf_counter() - began
+        if not self._report or self._test is None:
+            return {}
+        judge = self._learner
+        if self._report_learner is not None:
+            judge = self._report_learner
+            self._fit(judge, "report_learner", "scratch", state, "report")
+        began = time.perf_counter()
+        metrics = evaluate(judge, self._test, device=self.device)
+        state.seconds["report"] = state.seconds.get("report", 0.0) + time.perf_counter() - began
+        return metrics
+
+    def _fit(self, learner: Learner, role: str, start: str, state: CycleState, phase: str) -> None:
+        labeled_ids, unlabeled_ids = self.pool.ids(LABELED), self.pool.ids(UNLABELED)
+        labeled = Samples(self.dataset, self.dataset.pool, labeled_ids, self.pool.labels(labeled_ids))
+        unlabeled = Samples(self.dataset, self.dataset.pool, unlabeled_ids)
+        stream = streams.generator(self.seed, role, state.index)
+        began = time.perf_counter()
+        with streams.seeded(self.seed, "fit", role, state.index):
+            try:
+                learner.fit(labeled, unlabeled=unlabeled, start=start, generator=stream)
+            except PoolwrightError:
+                raise
+            except Exception as error:
+                raise LearnerError(
+                    f"{role} {type(learner).__name__} failed to fit {len(labeled)} samples "
+                    f"(cycle {state.index}): {one_line(error)}"
+                ) from error
+            state.streams[role] = streams.digest(stream)
+        state.seconds[phase] = time.perf_counter() - began
+
+    def _choose(self, composition: Composition, state: CycleState) -> Tensor:
+        """Draw candidates, score and select."""
+        unlabeled = self.pool.ids(UNLABELED)
+        if self._candidates is not None and self._candidates < len(unlabeled):
+            stream = streams.generator(self.seed, "candidates", state.index)
+            drawn = torch.randperm(len(unlabeled), generator=stream)[: self._candidates]
+            state.candidates = unlabeled[drawn.sort().values]
+        self._phase("score")
+        scores = composition.score(state)
+        self._phase("select")
+        return composition.select(state, scores, min(self.batch or self.left, self.left))
+
+    def _simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int) -> Session:
+        """Return a session on known labels, see :meth:`Cycle.simulate`."""
+        unknown = ids[~torch.isin(ids, self.pool.known)]
+        if len(unknown):
+            raise PoolError(f"simulate: id {int(unknown[0])} has no known label; use labeled, released or reserved ids")
+        stream = streams.generator(seed, "simulated initial pool")
+        first = ids[torch.randperm(len(ids), generator=stream)[:start]] if isinstance(start, int) else as_ids(start)
+        episode = Session(
+            self.dataset,
+            learner=self._factory,
+            budget=budget,
+            batch=self.batch,
+            initial=first.sort().values,
+            seed=seed,
+            start=self._start,
+            refit_every=self._refit_every,
+            report=False,
+            device=self.device,
+            memory_limit=self._memory_limit,
+            oracle=self.pool.labels,
+            members=ids,
+            label="simulated",
+        )
+        episode.answer()
+        return episode
+
+    def _phase(self, name: str) -> None:
+        self._listener(Event("phase", name, self._label, self.seed, self.index, self.pool.spent, self.budget))
+
+    def _tell_cycle(self, record: CycleRecord) -> None:
+        value = (record.test or record.validation).get(self.task.headline)
+        self._listener(
+            Event("cycle", "", self._label, self.seed, record.index, self.pool.spent, self.budget, value)
+        )
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        if self._store is None:
+            return
+        learners = {"learner": self._learner, "report_learner": self._report_learner}
+        self._store.write_checkpoint(
+            self.index,
+            {
+                "position": self._position,
+                "finished": self.finished,
+                "order": list(self._order),
+                "fitted_labels": self._fitted_labels,
+                "baseline": self._baseline,
+                "pool": self.pool.state_dict(),
+                "history": [record.as_dict() for record in self.history],
+                "plugins": self._composition.state_dict() if self._composition else {},
+                "learners": {
+                    role: learner.state_dict()
+                    for role, learner in learners.items()
+                    if learner is not None and hasattr(learner, "state_dict")
+                },
+            },
+        )
+
+    def _resume(self, store: Store) -> None:
+        """Take over the last whole checkpoint and line up the answers that came after it."""
+        state = store.read_checkpoint()
+        journal = store.answers()
+        if state is not None:
+            self.pool.load_state_dict(state["pool"])
+            self.finished = state["finished"]
+            self.history = [CycleRecord(**record) for record in state["history"]]
+            self._position = state["position"]
+            self._order = state["order"]
+            self._fitted_labels = state["fitted_labels"]
+            self._baseline = state["baseline"]
+            if self._composition is not None:
+                self._composition.load_state_dict(state["plugins"])
+            for role, learner in (("learner", self._learner), ("report_learner", self._report_learner)):
+                if role in state["learners"]:
+                    learner.load_state_dict(state["learners"][role])  # type: ignore[union-attr]
+            self.pool.recall((a.id, a.label) for a in journal if a.position <= self._position)
+            for record in self.history:
+                store.write_cycle(record.index, record.position, record.as_dict())
+        self._waiting = [answer for answer in journal if answer.position > self._position]
+
+    def _replay(self) -> None:
+        """Apply waiting answers: up to where this cycle was fitted before, if it was, else all."""
+        if not self._waiting or self._store is None:
+            return
+        limit = self._store.cycle_position(self.index)
+        while self._waiting and (limit is None or self._waiting[0].position <= limit):
+            answer = self._waiting.pop(0)
+            self.pool.learn([answer.id], [answer.label])
+            self._position = answer.position

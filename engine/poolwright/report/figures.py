@@ -1,0 +1,199 @@
+"""Figures of the page, as SVG to be placed inside HTML.
+
+Every color is a CSS variable, so that a figure follows the page's light or dark scheme. Text stays text.
+Labels of strategies stay outside: the legend is HTML beside the figure, with :func:`swatch` for the lines.
+The same data gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from .statistics import MeanCurve
+
+SERIES = (
+    ("#0072b2", "#56b4e9"),
+    ("#d55e00", "#ff8f4d"),
+    ("#00896b", "#3ccf9f"),
+    ("#a3296f", "#e58bc6"),
+    ("#26262b", "#f2f2f5"),
+    ("#3f97d3", "#f0e442"),
+)
+"""(light, dark) colors, told apart with any color blindness; contrast with the page 3:1 and more."""
+
+INK, GRID = "#36363d", "#dcdce3"
+"""Stand-ins of text and grid in the SVG; not shown, the variables are."""
+
+DASHES = ("-", "--", "-.", (0, (1, 1.4)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)"} | {
+    light: f"var(--series-{place})" for place, (light, _) in enumerate(SERIES)
+}
+
+MAX_POINTS = 400
+"""A logged series with more is drawn as means of blocks."""
+
+
+def learning_curves(curves: Mapping[int, MeanCurve], metric: str, alt: str) -> str:
+    """Draw mean curves with 95 % bands.
+
+    Parameters
+    ----------
+    curves : mapping of int to MeanCurve
+        Place of the strategy (its color, line and marker) -> curve.
+    metric : str
+        Name of the vertical axis.
+    alt : str
+        What the figure shows, for those who cannot see it.
+    """
+    with _drawing("learning", (6.6, 4.1), alt) as drawing:
+        for place, curve in curves.items():
+            color = SERIES[place % len(SERIES)][0]
+            if curve.half_width is not None:
+                band = list(zip(curve.mean, curve.half_width, strict=True))
+                low, high = [m - h for m, h in band], [m + h for m, h in band]
+                if len(curve.labels) == 1:
+                    drawing.axes.errorbar(curve.labels, curve.mean, yerr=curve.half_width, color=color, capsize=4)
+                else:
+                    drawing.axes.fill_between(curve.labels, low, high, color=color, alpha=0.16, linewidth=0)
+            drawing.axes.plot(curve.labels, curve.mean, markevery=_every(len(curve.labels)), **_style(place))
+        _fit_to_means(drawing.axes, curves.values())
+        drawing.axes.set_xlabel("labels paid for (samples)")
+        drawing.axes.set_ylabel(f"{metric} on test data")
+    return drawing.svg
+
+
+def query_times(times: Mapping[int, Mapping[int, float]], alt: str) -> str:
+    """Draw seconds of a query over cycles; ``times`` is place of the strategy -> cycle -> mean seconds."""
+    with _drawing("query", (6.6, 3.4), alt) as drawing:
+        for place, by_cycle in times.items():
+            cycles = sorted(by_cycle)
+            values = [by_cycle[cycle] for cycle in cycles]
+            drawing.axes.plot(cycles, values, markevery=_every(len(cycles)), **_style(place))
+        everything = [value for by_cycle in times.values() for value in by_cycle.values()]
+        if min(everything) > 0 and max(everything) > 30 * min(everything):
+            drawing.axes.set_yscale("log")
+            drawing.axes.yaxis.set_major_formatter("{x:g}")
+        else:
+            drawing.axes.set_ylim(bottom=0)
+        _whole_cycles(drawing.axes)
+        drawing.axes.set_xlabel("cycle")
+        drawing.axes.set_ylabel("query time (seconds)")
+    return drawing.svg
+
+
+def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str) -> str:
+    """Draw one logged quantity, small: a thin line of (cycle, value) for each seed."""
+    with _drawing(alt, (3.3, 2.2), alt) as drawing:
+        for place, points in enumerate(series):
+            shown = thinned([(x, y) for x, y in points if math.isfinite(y)])
+            style = _style(place) | {"linewidth": 1.1, "marker": "." if len(shown) < 30 else ""}
+            drawing.axes.plot([x for x, _ in shown], [y for _, y in shown], **style)
+        drawing.axes.locator_params(axis="y", nbins=5)
+        _whole_cycles(drawing.axes)
+        drawing.axes.set_xlabel("cycle")
+    return drawing.svg
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return at most :data:`MAX_POINTS` points: means of blocks of neighbors where there are more."""
+    size = math.ceil(len(points) / MAX_POINTS)
+    if size <= 1:
+        return list(points)
+    blocks = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in b) / len(b), sum(y for _, y in b) / len(b)) for b in blocks]
+
+
+def swatch(place: int, figure: str) -> str:
+    """Draw the line and marker of a strategy, for the legend of ``figure``."""
+    with _drawing(f"{figure} {place}", (0.56, 0.2), "") as drawing:
+        drawing.axes.plot([0, 1, 2], [0, 0, 0], markevery=[1], **_style(place))
+        drawing.axes.set_axis_off()
+    return drawing.svg
+
+
+def _style(place: int) -> dict[str, Any]:
+    """Return color, dashes and marker of the strategy at ``place``; the first 84 differ."""
+    return {
+        "color": SERIES[place % len(SERIES)][0],
+        "linestyle": DASHES[place % len(DASHES)],
+        "marker": MARKERS[place % len(MARKERS)],
+        "linewidth": 1.8,
+        "markersize": 5,
+    }
+
+
+def _every(n: int) -> int:
+    return max(1, n // 10)
+
+
+def _whole_cycles(axes: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+def _fit_to_means(axes: Any, curves: Iterable[MeanCurve]) -> None:
+    """Scale to the means: bands of two seeds can be many times as high, and would flatten every curve."""
+    values = [value for curve in curves for value in curve.mean]
+    low, high = min(values), max(values)
+    margin = 0.12 * (high - low) or 0.05
+    axes.set_ylim(low - margin, high + margin)
+
+
+@dataclass
+class _Drawing:
+    axes: Any
+    svg: str = ""
+
+
+@contextmanager
+def _drawing(salt: str, inches: tuple[float, float], alt: str) -> Iterator[_Drawing]:
+    """Give axes to draw on; afterwards ``svg`` is there.
+
+    ``salt`` enters the ids inside the SVG: figures of one page need different ones.
+    """
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.hashsalt": f"poolwright {salt}",
+        "svg.fonttype": "none",
+        "text.parse_math": False,
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.formatter.useoffset": False,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
+    }
+    with matplotlib.style.context(["default", settings]):
+        figure = Figure(figsize=inches, layout="constrained")
+        drawing = _Drawing(figure.add_subplot())
+        drawing.axes.grid(color=GRID, linewidth=0.7)
+        yield drawing
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        drawing.svg = _inline(buffer.getvalue(), alt)
+
+
+def _inline(svg: str, alt: str) -> str:
+    """Make an SVG document part of a page: no prolog or fixed size, colors by variable, with alt text."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>\s*|<defs>\s*<style.*?</defs>\s*", "", body, flags=re.DOTALL)
+    body = re.sub(r"<g id=\"[^\"]*\">", "<g>", body)
+    view_box = re.search(r'viewBox="([^"]+)"', body)
+    assert view_box is not None, "matplotlib writes a viewBox"
+    role = f'role="img" aria-label="{html.escape(alt)}"' if alt else 'aria-hidden="true"'
+    body = re.sub(r"<svg[^>]*>", f'<svg viewBox="{view_box[1]}" {role}>', body, count=1).strip()
+    for color, variable in VARIABLES.items():
+        body = body.replace(color, variable)
+    return re.sub(r"font: ([\d.]+)px [^;\"]+", r"font-size: \1px", body)

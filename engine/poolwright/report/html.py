@@ -1,0 +1,196 @@
+"""The page: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._version import __version__
+from ..errors import StoreError
+from . import wording
+from .details import StrategyDetails, details, legend, mean_curves, mean_query_times
+from .merging import section, sources
+from .statistics import MeanCurve, best, summarize
+
+if TYPE_CHECKING:
+    from ..results import Result
+
+
+def write_html(result: Result, path: Path | str) -> Path:
+    """Write the report of a result; the same result gives the same bytes.
+
+    The file is there whole or not at all. It loads nothing from elsewhere.
+
+    Parameters
+    ----------
+    result : Result
+        Runs may have failed, be unfinished, or have no records at all.
+    path : Path or str
+        Missing folders above it are made.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StoreError
+        The file cannot be written.
+    """
+    from ..store import write_atomically
+
+    target = Path(path)
+    content = render(result).encode()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, content)
+    except OSError as error:
+        raise StoreError(f"cannot write the report {target}: {error}. Choose another place with --out") from error
+    return target
+
+
+def render(result: Result) -> str:
+    """Return the page as text."""
+    from jinja2 import Environment, StrictUndefined
+
+    from . import figures
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
+    summaries = summarize(result)
+    return (
+        template.render(
+            title=_title(result),
+            version=__version__,
+            sources=[_source(name, info) for name, info in sources(result)],
+            seeds=", ".join(str(seed) for seed in sorted({run.seed for run in result.runs})),
+            metric=wording.metric_name(summaries[0].metric) if summaries else "",
+            summaries=summaries,
+            best=best(summaries),
+            tested=any(item.versus_baseline is not None for item in summaries),
+            notes=wording.notes(summaries),
+            figures=_figures(result),
+            strategies=[_rendered(details(result, item)) for item in summaries],
+            say=wording,
+            palette=figures.SERIES,
+        )
+        + "\n"
+    )
+
+
+def _title(result: Result) -> str:
+    _, info = sources(result)[0]
+    chosen = section(info, "config").get("dataset")
+    name = chosen.get("name") if isinstance(chosen, dict) else chosen
+    return f"Active learning on {name}" if name else "Active learning"
+
+
+def _source(name: str, info: dict[str, Any]) -> dict[str, Any]:
+    """Return what ran, as rows of (term, description), and the whole configuration as JSON."""
+    config = section(info, "config")
+    terms = {
+        "Data set": "dataset",
+        "Learner": "learner",
+        "Report learner": "report_learner",
+        "Initial pool": "initial",
+        "Budget": "budget",
+        "Batch": "batch",
+        "Threads": "threads",
+    }
+    rows = [(term, plain(config[key])) for term, key in terms.items() if config.get(key) not in (None, "", {}, [])]
+    for term, key in (("Machine", "machine"), ("Versions", "versions")):
+        if section(info, key):
+            rows.append((term, plain(section(info, key))))
+    whole = json.dumps(config, indent=2, sort_keys=True, default=str) if config else ""
+    return {"name": name, "rows": rows, "config": whole}
+
+
+def plain(value: Any) -> str:
+    """Return a configuration value as a phrase: ``{"name": "mlp", "epochs": 30}`` -> ``mlp (epochs 30)``."""
+    if isinstance(value, dict):
+        rest = {key: item for key, item in value.items() if key != "name" and item is not None}
+        inside = ", ".join(f"{key} {plain(item)}".replace("_", " ", 1) for key, item in rest.items())
+        if "name" not in value:
+            return inside
+        return f"{value['name']} ({inside})" if inside else str(value["name"])
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def _figures(result: Result) -> list[dict[str, Any]]:
+    """Return the figures of the whole sweep: title, SVG, legend and what to know when reading them."""
+    from . import figures
+
+    shown = []
+    curves = mean_curves(result)
+    if curves:
+        metric = wording.metric_name(result.runs[0].headline)
+        drawn = {place: curve for place, (curve, _) in curves.items()}
+        labels = {place: result.strategies[place] for place in curves}
+        shown.append(
+            {
+                "title": "Learning curves",
+                "svg": figures.learning_curves(drawn, metric, _curves_alt(labels, drawn, metric)),
+                "legend": _swatches("learning", legend(result, {place: whole for place, (_, whole) in curves.items()})),
+                "caption": "Lines: mean over seeds. Bands: 95 % interval (Student's t), where there are two "
+                "seeds or more; a band may leave the frame, which is fitted to the means.",
+            }
+        )
+    times = mean_query_times(result)
+    if times:
+        labels = {place: result.strategies[place] for place in times}
+        shown.append(
+            {
+                "title": "Query time",
+                "svg": figures.query_times(times, _times_alt(labels, times)),
+                "legend": _swatches("query", legend(result, dict.fromkeys(times, True))),
+                "caption": "Mean over seeds of the seconds from the evaluation to the ids: reward, update, "
+                "score and select. Fitting the learner is not part of it.",
+            }
+        )
+    return [entry | {"svg": _safe(entry["svg"])} for entry in shown]
+
+
+def _swatches(figure: str, entries: list[tuple[int, str]]) -> list[tuple[Any, str]]:
+    from . import figures
+
+    return [(_safe(figures.swatch(place, figure)), text) for place, text in entries]
+
+
+def _safe(svg: object) -> Any:
+    """Mark an SVG of :mod:`.figures`, which escapes what it holds, as not to be escaped again."""
+    from markupsafe import Markup
+
+    return Markup(svg)
+
+
+def _rendered(item: StrategyDetails) -> dict[str, Any]:
+    from . import figures
+
+    plots = []
+    for name, series in item.logs.items():
+        seeds = "one seed" if len(series) == 1 else f"a line for each of {len(series)} seeds"
+        alt = f"{name} of {item.summary.label} over cycles, {seeds}"
+        plots.append((name, _safe(figures.logged(series, alt))))
+    return {**vars(item), "plots": plots}
+
+
+def _curves_alt(labels: dict[int, str], curves: dict[int, MeanCurve], metric: str) -> str:
+    lines = [
+        f"{label} from {curves[place].mean[0]:.3f} at {curves[place].labels[0]:g} labels "
+        f"to {curves[place].mean[-1]:.3f} at {curves[place].labels[-1]:g}"
+        for place, label in labels.items()
+    ]
+    return f"Test {metric} over labels paid for. " + "; ".join(lines) + "."
+
+
+def _times_alt(labels: dict[int, str], times: dict[int, dict[int, float]]) -> str:
+    lines = [
+        f"{label} between {wording.seconds(min(times[place].values()))} and "
+        f"{wording.seconds(max(times[place].values()))} seconds"
+        for place, label in labels.items()
+    ]
+    return "Query time over cycles. " + "; ".join(lines) + "."

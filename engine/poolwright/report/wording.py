@@ -1,0 +1,112 @@
+"""Numbers and facts of a report as text, the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .statistics import Comparison, Estimate, StrategySummary
+
+NOTHING = "—"
+"""Shown where there is no value."""
+
+UPPER_BOUND = "†"
+"""Marks strategies that used hidden labels."""
+
+
+def metric_name(name: str) -> str:
+    """Return a metric's name for a heading: ``pixel_accuracy`` -> ``pixel accuracy``."""
+    return name.replace("_", " ")
+
+
+def number(value: float | None) -> str:
+    """Return a metric with four decimals."""
+    return NOTHING if value is None else f"{value:.4f}"
+
+
+def interval(value: Estimate | None) -> str:
+    """Return ``0.9123 ± 0.0045``, or ``0.9123 (1 seed)``."""
+    if value is None:
+        return NOTHING
+    if value.half_width is None:
+        return f"{value.mean:.4f} (1 seed)"
+    return f"{value.mean:.4f} ± {value.half_width:.4f}"
+
+
+def center(value: Estimate | None) -> str:
+    """Return the mean alone."""
+    return number(None if value is None else value.mean)
+
+
+def spread(value: Estimate | None) -> str:
+    """Return half the interval alone, or ``1 seed``."""
+    if value is None:
+        return NOTHING
+    return "1 seed" if value.half_width is None else f"{value.half_width:.4f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a time in seconds, without the unit."""
+    if value is None:
+        return NOTHING
+    if 0 < value < 0.001:
+        return "< 0.001"
+    return f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def p_value(comparison: Comparison | None) -> str:
+    """Return ``p = 0.031``; ``no spread`` where the difference is the same for every seed."""
+    if comparison is None:
+        return NOTHING
+    if comparison.p is None:
+        return "no spread"
+    return "p < 0.001" if comparison.p < 0.001 else f"p = {comparison.p:.3f}"
+
+
+def difference(comparison: Comparison | None) -> str:
+    """Return ``+0.0123 (p = 0.031)``."""
+    return NOTHING if comparison is None else f"{comparison.difference:+.4f} ({p_value(comparison)})"
+
+
+def seeds(item: StrategySummary) -> str:
+    """Return how many seeds count: ``3``, or ``2 of 3``."""
+    return str(len(item.seeds)) if len(item.seeds) == item.runs else f"{len(item.seeds)} of {item.runs}"
+
+
+def paid(item: StrategySummary) -> str:
+    """Return the labels paid for at the end: ``350``, or ``310 to 350`` where seeds differ."""
+    if not item.paid:
+        return NOTHING
+    return str(item.paid[0]) if len(item.paid) == 1 else f"{item.paid[0]} to {item.paid[-1]}"
+
+
+def notes(summaries: Sequence[StrategySummary]) -> list[str]:
+    """Return what a reader must know: what failed, what is missing, what does not compare."""
+    lines = [
+        f"{item.label}, seed {seed}: failed and left out. {error}" for item in summaries for seed, error in item.errors
+    ]
+    for item in summaries:
+        if item.incomplete:
+            lines.append(
+                f"{item.label}: not finished and left out: {_of(item.incomplete, item.runs)}. Go on with --resume."
+            )
+        if item.unmeasured:
+            lines.append(
+                f"{item.label}: without a usable test {metric_name(item.metric)} and left out: "
+                f"{_of(item.unmeasured, item.runs)}."
+            )
+    if any(item.truth for item in summaries):
+        lines.append(f"{UPPER_BOUND} used hidden labels: an upper bound, not a result.")
+    spans = {item.span for item in summaries if item.aubc is not None}
+    if len(spans) > 1 or None in spans:
+        lines.append(
+            "Strategies or seeds were measured between different numbers of labels: "
+            "their AUBC and final do not compare directly."
+        )
+    if any(item.aubc is not None and item.aubc.n == 1 for item in summaries):
+        lines.append("One seed has no interval: nothing can be said about the spread.")
+    return lines
+
+
+def _of(some: Sequence[int], total: int) -> str:
+    runs = "run" if total == 1 else "runs"
+    return f"{len(some)} of {total} {runs} ({'seed' if len(some) == 1 else 'seeds'} {', '.join(map(str, some))})"

@@ -264,7 +264,17 @@ class Experiment(BaseModel):
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as it would stand in a TOML file."""
         plain = self.model_dump(
-            include={"seeds", "budget", "batch", "reserve", "candidates", "threads", "device", "memory_limit", "allow_truth"},
+            include={
+                "seeds",
+                "budget",
+                "batch",
+                "reserve",
+                "candidates",
+                "threads",
+                "device",
+                "memory_limit",
+                "allow_truth",
+            },
             exclude_none=True,
         )
         plain["dataset"] = self.dataset.as_dict()
@@ -301,7 +311,9 @@ class Experiment(BaseModel):
                         (*key, parameter),
                     )
 
-    def _plugins(self) -> list[tuple[tuple[str | int, ...], str, str | Callable[..., Any], Mapping[str, Any], list[str]]]:
+    def _plugins(
+        self,
+    ) -> list[tuple[tuple[str | int, ...], str, str | Callable[..., Any], Mapping[str, Any], list[str]]]:
         """Return key, kind, plugin, parameters and the engine's own options of everything that is named."""
         found: list[tuple[tuple[str | int, ...], str, str | Callable[..., Any], Mapping[str, Any], list[str]]] = [
             (("dataset",), "dataset", self.dataset.name, self.dataset.params, list(RESAMPLING)),

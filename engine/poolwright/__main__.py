@@ -1,0 +1,5 @@
+"""``python -m poolwright``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,64 @@
+# Everything goes into .venv, from PyPI; the extension is built by pip (setup.py).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test slow lint bench gpu-check docs clean
+
+help:
+	@echo "make demo       set up, then compare strategies on real data (two minutes)"
+	@echo "make test       set up, then run the tests"
+	@echo "make slow       the tests that make test leaves out"
+	@echo "make lint       ruff, mypy --strict and the walls between the packages"
+	@echo "make bench      time the kernels beside their peers"
+	@echo "make gpu-check  on a machine with a GPU: build, GPU tests, GPU benchmarks"
+	@echo "make docs       build the site into site/"
+
+# One stamp a set of packages; what the extension and the package's metadata are made from makes it stale.
+SOURCES := pyproject.toml setup.py $(shell find csrc -type f)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "Poolwright needs Python 3.10 or newer; say which with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --editable .
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/poolwright run
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+slow: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m poolwright_benchmarks $(BENCH_ARGS)
+
+# Runs on bare machines too, with whatever torch they have: builds in place and needs no network.
+gpu-check:
+	$(PYTHON) benchmarks/gpu_check.py
+
+docs: $(VENV)/.docs-installed
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf $(VENV) build dist site engine/poolwright.egg-info engine/poolwright/kernels/_native*.so

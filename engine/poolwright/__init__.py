@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         StoreError,
         UnknownNameError,
     )
-    from .experiment import Experiment, run
+    from .experiment import Experiment, load_dataset, run
     from .hookspecs import hookimpl, hookspec
     from .learner import Learner, LearnerView
     from .oracle import DatasetOracle, NoisyOracle, Oracle
@@ -57,7 +57,7 @@ _HOME = {
             "UnknownNameError",
         )
     },
-    **{name: ("experiment", name) for name in ("Experiment", "run")},
+    **{name: ("experiment", name) for name in ("Experiment", "load_dataset", "run")},
     **{name: ("hookspecs", name) for name in ("hookimpl", "hookspec")},
     **{name: ("learner", name) for name in ("Learner", "LearnerView")},
     **{name: ("oracle", name) for name in ("DatasetOracle", "NoisyOracle", "Oracle")},
@@ -101,6 +101,7 @@ __all__ = [
     "hookimpl",
     "hookspec",
     "kernels",
+    "load_dataset",
     "metrics",
     "run",
     "select",

@@ -57,12 +57,13 @@ class Entry:
         if self.rivals:
             claimants = ", ".join(repr(name) for name in (self.distribution, *self.rivals))
             raise PluginError(
-                f"{TITLES[self.kind]} {self.name!r} is claimed by several distributions: {claimants}; uninstall all but one"
+                f"{TITLES[self.kind]} {self.name!r} is claimed by several distributions: {claimants}; "
+                f"uninstall all but one"
             )
         point = EntryPoint(self.name, self.target, f"poolwright.{KINDS[self.kind]}")
         try:
             loaded = point.load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module does at import
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{self.who} cannot be imported from {self.target}: {one_line(error)}") from error
         if not callable(loaded):
             raise PluginError(f"{self.who}: {self.target} is {type(loaded).__name__}, not a class or factory")
@@ -100,7 +101,9 @@ class Catalog:
         version = point.dist.version if point.dist else ""
         rival = self._entries[kind].get(point.name)
         if rival is not None and (rival.distribution, rival.target) != (distribution, point.value):
-            entry = Entry(kind, point.name, rival.target, rival.distribution, rival.version, (*rival.rivals, distribution))
+            entry = Entry(
+                kind, point.name, rival.target, rival.distribution, rival.version, (*rival.rivals, distribution)
+            )
         else:
             entry = Entry(kind, point.name, point.value, distribution, version)
         self._entries[kind][point.name] = entry
@@ -165,6 +168,22 @@ class Catalog:
                 f"uninstantiated: register the class itself, or a factory that returns an instance"
             )
         return instance, distribution
+
+    def learner(self, plugin: str | Callable[..., Any], params: Mapping[str, Any], *, device: str) -> Callable[[], Any]:
+        """Return a function that makes the learner; ``device`` is given to those that take one.
+
+        Raises
+        ------
+        UnknownNameError, PluginError, ConfigError
+            As :meth:`build` does, when it is called.
+        """
+
+        def make() -> Any:
+            taken = parameters(self.entry("learner", plugin).load() if isinstance(plugin, str) else plugin)
+            given = {"device": device} if taken is not None and "device" in taken else {}
+            return self.build("learner", plugin, given | dict(params))[0]
+
+        return make
 
 
 def plugin_name(plugin: str | Callable[..., Any]) -> str:

@@ -20,7 +20,16 @@ from torch import Tensor
 
 from . import hookspecs, streams
 from .catalog import Catalog, one_line, plugin_name
-from .contract import Member, check_plugin, check_provided, check_task, checked_ids, checked_scores, declared_needs, hooks_of
+from .contract import (
+    Member,
+    check_plugin,
+    check_provided,
+    check_task,
+    checked_ids,
+    checked_scores,
+    declared_needs,
+    hooks_of,
+)
 from .cycle import Cycle, CycleState
 from .errors import ConfigError, PluginError, PoolwrightError
 from .hookspecs import EXCLUSIVE, PROJECT, hookimpl
@@ -161,7 +170,9 @@ class Composition:
             owner["score"] = None
         elif owner["score"] is None:
             asker = f"select of {select.who}" if select else "the default select (top-k)"
-            raise ConfigError(f"nobody gives scores, which {asker} needs: name a score plugin, such as score = 'entropy'")
+            raise ConfigError(
+                f"nobody gives scores, which {asker} needs: name a score plugin, such as score = 'entropy'"
+            )
         self._owner = owner
         for part in roles.wrappers:
             self._member("wrapper", part)

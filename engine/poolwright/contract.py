@@ -48,7 +48,9 @@ def check_plugin(member: Member) -> None:
         function = getattr(static, "__func__", static)
         marks = getattr(function, _MARK, None) if callable(function) else None
         if name in HOOKS and marks is None:
-            raise PluginError(f"{who}: its method {name} has no @hookimpl, so it would never be called; add the decorator")
+            raise PluginError(
+                f"{who}: its method {name} has no @hookimpl, so it would never be called; add the decorator"
+            )
         if marks is not None:
             _check_method(member, name, function, marks)
     if not hooks_of(member):
@@ -58,7 +60,9 @@ def check_plugin(member: Member) -> None:
 def _check_method(member: Member, name: str, function: Callable[..., Any], marks: Mapping[str, Any]) -> None:
     who = member.who
     if marks.get("specname"):
-        raise PluginError(f"{who}: {name} uses specname={marks['specname']!r}; call the method {marks['specname']} instead")
+        raise PluginError(
+            f"{who}: {name} uses specname={marks['specname']!r}; call the method {marks['specname']} instead"
+        )
     if marks.get("optionalhook"):
         raise PluginError(f"{who}: {name} uses optionalhook; the hooks are {', '.join(HOOKS)}, drop the option")
     if name not in HOOKS:
@@ -76,7 +80,8 @@ def _check_method(member: Member, name: str, function: Callable[..., Any], marks
     for parameter in taken:
         if parameter.default is not parameter.empty:
             raise PluginError(
-                f"{who}: {name} gives its argument {parameter.name!r} a default, which would hide the hook's value; drop it"
+                f"{who}: {name} gives its argument {parameter.name!r} a default, "
+                f"which would hide the hook's value; drop it"
             )
         if parameter.name not in allowed:
             raise PluginError(
@@ -123,32 +128,35 @@ def checked_scores(who: str, scores: Any, n: int, index: int) -> Tensor:
             f"{who} returned {scores.dtype} {tuple(scores.shape)} from score in cycle {index}: "
             f"there are {n} unlabeled samples, so a float tensor of shape ({n},) is needed"
         )
-    scores = scores.detach().cpu()
-    nan = torch.isnan(scores)
+    values: Tensor = scores.detach().cpu()
+    nan = torch.isnan(values)
     if nan.any():
+        first = int(nan.nonzero()[0])
         raise PluginError(
-            f"{who} returned {int(nan.sum())} NaN of {n} scores in cycle {index}, the first at position {int(nan.nonzero()[0])}"
+            f"{who} returned {int(nan.sum())} NaN of {n} scores in cycle {index}, the first at position {first}"
         )
-    return scores.double() if scores.dtype == torch.float64 else scores.float()
+    return values.double() if values.dtype == torch.float64 else values.float()
 
 
 def checked_ids(who: str, ids: Any, unlabeled: Tensor, budget: int, index: int) -> Tensor:
     """Return selected ids as a CPU tensor, or raise PluginError saying what is wrong with them."""
     if not isinstance(ids, Tensor):
         what = "None" if ids is None else type(ids).__name__
-        raise PluginError(f"{who} returned {what} from select: return an int64 tensor of ids (an empty one ends the run)")
+        raise PluginError(
+            f"{who} returned {what} from select: return an int64 tensor of ids (an empty one ends the run)"
+        )
     if ids.dtype != torch.int64 or ids.ndim != 1:
         raise PluginError(f"{who} returned {ids.dtype} {tuple(ids.shape)} from select: return int64 ids of shape (n,)")
-    ids = ids.detach().cpu()
-    if len(ids) > budget:
-        raise PluginError(f"{who} selected {len(ids)} ids in cycle {index}, but the budget is {budget}")
-    values, counts = ids.unique(return_counts=True)
-    if len(values) < len(ids):
+    chosen: Tensor = ids.detach().cpu()
+    if len(chosen) > budget:
+        raise PluginError(f"{who} selected {len(chosen)} ids in cycle {index}, but the budget is {budget}")
+    values, counts = chosen.unique(return_counts=True)
+    if len(values) < len(chosen):
         raise PluginError(f"{who} selected id {int(values[counts > 1][0])} more than once in cycle {index}")
-    foreign = ~torch.isin(ids, unlabeled)
+    foreign = ~torch.isin(chosen, unlabeled)
     if foreign.any():
         raise PluginError(
             f"{who} selected {int(foreign.sum())} ids in cycle {index} that are not unlabeled, "
-            f"the first is {int(ids[foreign][0])}: choose from cycle.pool.unlabeled"
+            f"the first is {int(chosen[foreign][0])}: choose from cycle.pool.unlabeled"
         )
-    return ids
+    return chosen

@@ -53,7 +53,7 @@ class CycleRecord:
     released : int
         How many ids ``update`` gave back.
     seconds : dict
-        Time spent by phase: fit, evaluate, report, reward, update, score, select; a phase includes the predictions it asked for.
+        Time spent by phase: fit, evaluate, report, reward, update, score, select; with the predictions it asked for.
     logs : dict
         ``"plugin.role.name"`` -> values given to ``cycle.log``.
     streams : dict
@@ -158,7 +158,7 @@ class CycleState:
     def compute(self, names: Sequence[str], ids: Tensor) -> dict[str, Tensor | np.memmap[Any, Any]]:
         """Return outputs for ``ids`` in one pass; those beyond the memory limit lie in a file."""
         result: dict[str, Tensor | np.memmap[Any, Any]] = {
-            name: self.given[name][ids] for name in names if name in self.given
+            name: _rows(self.given[name], ids) for name in names if name in self.given
         }
         names = [name for name in names if name not in result]
         if not names:
@@ -355,15 +355,13 @@ class Cycle:
 
     def _output(self, name: str, ids: Tensor | None) -> Tensor:
         self._require(name, f"cycle.{name}()")
-        if ids is None:
-            values = self._state.output(name)
-        else:
-            values = self._state.compute([name], self._ids(ids))[name]
+        values = self._state.output(name) if ids is None else self._state.compute([name], self._ids(ids))[name]
         if isinstance(values, Tensor):
             return values
         raise PoolError(
             f"{name} of {len(values)} samples take {values.nbytes / 2**30:.1f} GiB, more than the memory limit of "
-            f"{self._state.memory_limit / 2**30:.1f} GiB: raise memory_limit, set candidates, or read cycle.rows({name!r})"
+            f"{self._state.memory_limit / 2**30:.1f} GiB: raise memory_limit, set candidates, "
+            f"or read cycle.rows({name!r})"
         )
 
     def rows(self, what: str) -> Rows:
@@ -461,3 +459,8 @@ class Cycle:
             )
         return ids
 
+
+def _rows(matrix: Tensor, ids: Tensor) -> Tensor:
+    """Return rows of a matrix; the matrix itself, not a copy, where all are asked for in order."""
+    everything = len(ids) == len(matrix) and torch.equal(ids, torch.arange(len(matrix)))
+    return matrix if everything else matrix[ids]

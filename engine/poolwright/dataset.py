@@ -79,6 +79,7 @@ class Dataset(Protocol):
         DatasetError
             The data are missing or damaged; the message says what was looked for and how to get it.
         """
+        return
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Turn stored inputs into what a learner eats: floating point, scaled; on whatever device they are."""
@@ -186,9 +187,11 @@ class Samples:
     def inputs(self, rows: Tensor, *, device: str | torch.device = "cpu") -> Tensor:
         """Return the prepared inputs of ``rows`` (positions in ``ids``, not ids)."""
         device = torch.device(device)
-        split, ids = self._split, self.ids[rows]
+        split: Split = self._split
+        ids = self.ids[rows]
         while isinstance(split, SubsetSplit):
-            split, ids = split.base, split.ids[ids]
+            ids = split.ids[ids]
+            split = split.base
         resident = split.resident(device) if isinstance(split, TensorSplit) else None
         if resident is not None:
             return self._dataset.prepare(resident[ids.to(device, non_blocking=True)])
@@ -247,9 +250,7 @@ def validate(dataset: Dataset, name: str) -> None:
         if not isinstance(split, TensorSplit):
             continue
         labels = split.labels(torch.arange(len(split)))
-        wrong = ((labels < 0) | (labels >= n_classes)).flatten(1).any(1) if labels.ndim > 1 else (labels < 0) | (
-            labels >= n_classes
-        )
+        wrong = (labels < 0) | (labels >= n_classes)
         if labels.ndim == 1 and wrong.any():
             first = int(wrong.nonzero()[0])
             raise DatasetError(

@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from . import streams
-from .catalog import Catalog, parameters
+from .catalog import Catalog
 from .composition import Composition, Roles
 from .cycle import CycleRecord, CycleState
 from .dataset import Dataset, validate
 from .errors import ConfigError, DatasetError, PoolwrightError, StoreError
 from .events import Event, Listener, ignore
-from .learner import Learner, LearnerFactory
+from .learner import LearnerFactory
 from .metrics import task_named
 from .oracle import DatasetOracle, NoisyOracle, Oracle
 from .pool import UNLABELED, Pool
@@ -138,16 +138,8 @@ class _Bench:
         return int(self.experiment.memory_limit or default_memory_limit())
 
     def learner(self, spec: LearnerSpec) -> LearnerFactory:
-        """Return a function that makes the learner; the run's device is given to those that take one."""
-
-        def make() -> Learner:
-            factory = self.catalog.entry("learner", spec.name).load() if isinstance(spec.name, str) else spec.name
-            taken = parameters(factory)
-            device = {"device": self.device} if taken is not None and "device" in taken else {}
-            learner: Learner = self.catalog.build("learner", spec.name, device | spec.params)[0]
-            return learner
-
-        return make
+        """Return a function that makes the learner."""
+        return self.catalog.learner(spec.name, spec.params, device=self.device)
 
     def oracle(self) -> Oracle:
         """Return who answers."""
@@ -231,15 +223,28 @@ def _run_one(bench: _Bench, number: int, seed: int, folder: Path | None, keep_go
 # -- beginnings --------------------------------------------------------------------------------------------------
 
 
-def load_dataset(spec: DatasetSpec, catalog: Catalog) -> Dataset:
-    """Make, load, check and resample the data set that ``spec`` names.
+def load_dataset(
+    spec: DatasetSpec | str | Callable[..., Any], catalog: Catalog | None = None, **options: Any
+) -> Dataset:
+    """Make, load, check and resample a data set.
+
+    Parameters
+    ----------
+    spec : str, class or DatasetSpec
+        An installed name, a class of your own, or a table of a configuration.
+    catalog : Catalog, optional
+        Where names are looked up; the environment's by default.
+    options
+        Parameters of the data set, and ``imbalance``, ``long_tail``, ``subset``, ``validation``, ``seed``.
 
     Raises
     ------
     DatasetError, ConfigError, UnknownNameError, PluginError
         It is missing, damaged, or its options do not fit.
     """
-    dataset, distribution = catalog.build("dataset", spec.name, spec.params)
+    if not isinstance(spec, DatasetSpec):
+        spec = DatasetSpec(name=spec, **options)
+    dataset, distribution = (catalog or Catalog()).build("dataset", spec.name, spec.params)
     who = f"data set {spec.name!r} of distribution {distribution!r}"
     try:
         dataset.load()
@@ -297,7 +302,9 @@ def draw_initial(
     for name, ids in reserved.items():
         pool.reserve(name, ids, dataset.pool.labels(ids))
     if size > len(pool.ids(UNLABELED)):
-        raise ConfigError(f"initial.size = {size}, but the pool has {len(pool.ids(UNLABELED))} samples", ("initial", "size"))
+        raise ConfigError(
+            f"initial.size = {size}, but the pool has {len(pool.ids(UNLABELED))} samples", ("initial", "size")
+        )
     model = learner() if learner else None
     if model is not None:
         load = getattr(model, "load_pretrained", None)
@@ -354,10 +361,13 @@ def _open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str
     """Make sure that ``folder`` is new, or holds this experiment and is to be gone on with; return what it holds."""
     description = folder / DESCRIPTION
     if not description.exists():
-        others = [p.name for p in folder.iterdir() if p.name != ".lock" and p.suffix != ".tmp"] if folder.is_dir() else []
+        others = (
+            [p.name for p in folder.iterdir() if p.name != ".lock" and p.suffix != ".tmp"] if folder.is_dir() else []
+        )
         if others:
             raise ConfigError(
-                f"{folder} is not empty and holds no Poolwright run (it has {sorted(others)[0]!r}): choose another --out"
+                f"{folder} is not empty and holds no Poolwright run (it has {sorted(others)[0]!r}): "
+                f"choose another --out"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -413,7 +423,12 @@ def _warn_versions(saved: dict[str, Any]) -> None:
     for name, value in _versions().items():
         before = saved.get("versions", {}).get(name)
         if before != value:
-            log.warning("the run was begun with %s %s, now it is %s: results may differ from an uninterrupted run", name, before, value)
+            log.warning(
+                "the run was begun with %s %s, now it is %s: results may differ from an uninterrupted run",
+                name,
+                before,
+                value,
+            )
 
 
 def load_result(folder: str | Path) -> Result:
@@ -472,7 +487,8 @@ def _machine(threads: int, device: str) -> Iterator[str]:
         yield device
     finally:
         torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
+        if device != "cpu":  # not called in vain: it imports torch's compiler, which takes seconds
+            torch.use_deterministic_algorithms(deterministic)
 
 
 def _versions() -> dict[str, str]:

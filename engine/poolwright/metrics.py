@@ -116,7 +116,9 @@ def aubc(labels: Sequence[float], values: Sequence[float]) -> float:
         The metric at each point.
     """
     if len(labels) != len(values) or not labels:
-        raise ValueError(f"a curve needs as many values as label counts, and at least one: {len(labels)}, {len(values)}")
+        raise ValueError(
+            f"a curve needs as many values as label counts, and at least one: {len(labels)}, {len(values)}"
+        )
     span = labels[-1] - labels[0]
     if span == 0:
         return values[-1]

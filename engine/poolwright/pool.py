@@ -29,7 +29,10 @@ def as_ids(ids: Any, what: str = "ids") -> Tensor:
     if isinstance(ids, Tensor):
         tensor = ids.detach().cpu()
     else:
-        array = np.asarray(ids if isinstance(ids, (np.ndarray, Sequence)) else list(ids))
+        try:
+            array = np.asarray(ids if isinstance(ids, (np.ndarray, Sequence)) else list(ids))
+        except (TypeError, ValueError):
+            raise PoolError(f"{what} must be integers of shape (n,), not {type(ids).__name__}") from None
         if array.size == 0:
             array = array.astype(np.int64).reshape(-1)
         if array.dtype.kind not in "iu":
@@ -123,7 +126,9 @@ class Pool:
             raise PoolError(f"{what}: {int(checked[outside][0])} is not an id of this pool (0..{self.n - 1})")
         if len(checked.unique()) != len(checked):
             values, counts = checked.unique(return_counts=True)
-            raise PoolError(f"{what}: {int((counts > 1).sum())} ids are repeated, the first is {int(values[counts > 1][0])}")
+            raise PoolError(
+                f"{what}: {int((counts > 1).sum())} ids are repeated, the first is {int(values[counts > 1][0])}"
+            )
         states = self._state[checked]
         wrong = ~torch.isin(states, torch.tensor(list(allowed), dtype=torch.uint8))
         if wrong.any():
@@ -231,7 +236,10 @@ def plain(labels: Any) -> list[Label]:
     PoolError
         They are not integers.
     """
-    tensor = labels.detach().cpu() if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    try:
+        tensor = labels.detach().cpu() if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
+    except (TypeError, ValueError):
+        raise PoolError("labels must be integers (class indices), one each and none missing") from None
     if tensor.numel() == 0:
         return []
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:

@@ -117,7 +117,8 @@ def parse_imbalance(shares: str | Sequence[float], n_classes: int) -> list[float
         values = [float(share) for share in shares]
     if len(values) != n_classes or min(values) <= 0:
         raise ConfigError(
-            f"dataset.imbalance = {shares!r} gives {len(values)} shares; {n_classes} positive ones are needed, one a class"
+            f"dataset.imbalance = {shares!r} gives {len(values)} shares; "
+            f"{n_classes} positive ones are needed, one a class"
         )
     return [value / max(values) for value in values]
 

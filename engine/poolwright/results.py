@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .cycle import CycleRecord
-from .metrics import aubc
+from .metrics import aubc, final
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class RunResult:
     records : sequence of CycleRecord
         One a cycle; also those before an error.
     complete : bool
-        The run came to its end.
+        The run came to its end. One that did not, and has no error, was stopped and can be resumed.
     error : str
-        Why it did not, if it failed.
+        Why it failed, if it did.
     """
 
     strategy: str
@@ -40,18 +40,23 @@ class RunResult:
     def curve(self, metric: str | None = None, part: str = "test") -> tuple[list[int], list[float]]:
         """Return labels paid for and a metric on ``part`` (``"test"`` or ``"validation"``), one point a cycle."""
         name = metric or self.headline
-        points = [(record.paid, getattr(record, part)[name]) for record in self.records if name in getattr(record, part)]
+        points = [
+            (record.paid, getattr(record, part)[name]) for record in self.records if name in getattr(record, part)
+        ]
         return [paid for paid, _ in points], [value for _, value in points]
 
     @property
     def aubc(self) -> float:
-        """Area under the curve of the headline metric on test data; see :func:`poolwright.metrics.aubc`."""
+        """Area under the curve of the headline metric on test data; see :func:`poolwright.metrics.aubc`.
+
+        ValueError where nothing has been evaluated on test data.
+        """
         return aubc(*self.curve())
 
     @property
     def final(self) -> float:
-        """The headline metric on test data after the last batch."""
-        return self.curve()[1][-1]
+        """The headline metric on test data after the last batch (F-acc); ValueError where there is none."""
+        return final(self.curve()[1])
 
     @property
     def query_seconds(self) -> float:

@@ -16,7 +16,6 @@ from .dataset import Dataset, TensorSplit, check_finite
 from .errors import ConfigError
 from .events import Listener, ignore
 from .hookspecs import LEARNER_NEEDS
-from .learner import Learner
 from .pool import as_ids
 from .session import Session
 
@@ -98,13 +97,9 @@ def select(
         )
     dataset = _Arrays(x, known, given.get("probabilities"))
 
-    def make() -> Learner:
-        made: Learner = catalog.build("learner", learner, {})[0]
-        return made
-
     session = Session(
         dataset,
-        learner=make if missing else None,
+        learner=learner if missing else None,
         strategy=Roles(name=part),
         budget=k,
         initial=initial if len(initial) else None,

@@ -3,7 +3,7 @@
 ``poolwright run`` is a loop over the two with an oracle; a person who labels, an environment for reinforcement
 learning and a simulated episode use the same two calls::
 
-    session = Session(dataset, learner=make_learner, strategy=roles, initial=ids, budget=300, batch=25)
+    session = Session(dataset, learner="mlp", strategy="margin", initial=50, budget=300, batch=25)
     while (ids := session.advance()) is not None:
         session.tell(ids, ask_somebody(ids))
 """
@@ -11,7 +11,7 @@ learning and a simulated episode use the same two calls::
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -27,8 +27,9 @@ from .events import Event, Listener, ignore
 from .learner import STARTS, Learner, LearnerFactory
 from .metrics import evaluate, task_named
 from .oracle import Oracle
-from .pool import ASKED, LABELED, SKIPPED, UNLABELED, Label, Pool, as_ids
+from .pool import ASKED, LABELED, UNLABELED, Label, Pool, as_ids
 from .rows import default_memory_limit
+from .spec import as_roles
 from .store import Answer, Store
 
 IDLE_LIMIT = 1000
@@ -42,16 +43,18 @@ class Session:
     ----------
     dataset : Dataset
         Loaded.
-    learner : callable, optional
-        Makes a fresh learner. Without one nothing is fitted (``poolwright select``).
-    strategy : Roles, optional
-        Who plays which role. Without one the caller chooses with :meth:`ask`.
+    learner : str or callable, optional
+        An installed name, or a function or class that makes a fresh learner. Without one nothing is fitted
+        (``poolwright select``).
+    strategy : str, class, dict or Roles, optional
+        An installed name, a class, or who plays which role as in ``{"score": "random", "select": "coreset"}``.
+        Without one the caller chooses with :meth:`ask`.
     budget : int
         Labels to buy after the initial pool.
     batch : int, optional
         Labels to ask for in a cycle; the strategy decides without it.
-    initial : Tensor, optional
-        int64 ids that are asked before the first cycle.
+    initial : Tensor or int, optional
+        int64 ids that are asked before the first cycle, or how many to draw at random.
     reserve : dict of str to Tensor, optional
         Ids set aside by name; the data set's labels for them are known from the start.
     candidates : int, optional
@@ -96,10 +99,10 @@ class Session:
         dataset: Dataset,
         *,
         budget: int,
-        learner: LearnerFactory | None = None,
-        strategy: Roles | None = None,
+        learner: LearnerFactory | str | None = None,
+        strategy: Roles | Mapping[str, Any] | str | Callable[..., Any] | None = None,
         batch: int | None = None,
-        initial: Tensor | None = None,
+        initial: Tensor | int | None = None,
         reserve: Mapping[str, Tensor] | None = None,
         candidates: int | None = None,
         seed: int = 0,
@@ -137,21 +140,25 @@ class Session:
         self._given = dict(given or {})
         self._listener = listener
         self._label = label
-        self._factory = learner
-        self._learner: Learner | None = learner() if learner else None
+        catalog = catalog or Catalog()
+        self._factory = catalog.learner(learner, {}, device=device) if isinstance(learner, str) else learner
+        self._learner: Learner | None = self._factory() if self._factory else None
         self._report_learner: Learner | None = report_learner() if report_learner else None
         self._validation = whole(dataset, dataset.validation) if dataset.validation else None
         self._test = whole(dataset, dataset.test) if report and learner else None
-        self._composition = self._compose(strategy, catalog or Catalog(), allow_truth) if strategy else None
+        self._composition = self._compose(as_roles(strategy), catalog, allow_truth) if strategy else None
         self._check_settings()
         self._position = 0
         self._waiting: list[Answer] = []
         self._order: list[int] = []
+        self._free: set[int] = set()
         self._fitted_labels = 0
         self._baseline: dict[str, float] | None = None
         self._idle = 0
         for name, ids in (reserve or {}).items():
             self.pool.reserve(name, ids, dataset.pool.labels(ids))
+        if isinstance(initial, int):
+            initial = self._draw(initial)
         if initial is not None:
             self._order += self.pool.ask(initial, initial=True).tolist()
         self._check_budget()
@@ -169,7 +176,9 @@ class Session:
             if "learner" in member.needs and self._learner is None:
                 raise ConfigError(f"{member.who} needs a learner, and there is none here")
             if "truth" in member.needs and not allow_truth:
-                raise ConfigError(f"{member.who} reads hidden labels: set allow_truth = true if an upper bound is meant")
+                raise ConfigError(
+                    f"{member.who} reads hidden labels: set allow_truth = true if an upper bound is meant"
+                )
         return composition
 
     def _check_settings(self) -> None:
@@ -187,6 +196,13 @@ class Session:
                 f"learner {type(self._learner).__name__} keeps no state, so it cannot go on from its weights: "
                 f"set learner.start = 'scratch' and leave refit_every out"
             )
+
+    def _draw(self, size: int) -> Tensor:
+        """Return ``size`` unlabeled ids, drawn at random."""
+        ids = self.pool.ids(UNLABELED)
+        if not 0 <= size <= len(ids):
+            raise ConfigError(f"initial = {size}, but the pool has {len(ids)} samples: choose fewer")
+        return ids[torch.randperm(len(ids), generator=streams.generator(self.seed, "initial"))[:size]]
 
     def _check_budget(self) -> None:
         free = len(self.pool.ids(UNLABELED))
@@ -212,6 +228,11 @@ class Session:
         self._order = [i for i in self._order if int(self.pool.state_of(torch.tensor(i))) == ASKED]
         return torch.tensor([i for i in self._order if i not in answered], dtype=torch.int64)
 
+    @property
+    def _told(self) -> bool:
+        """Whether an answer came since the last fit; samples of the batch that were bought again for free are none."""
+        return not self._free.issuperset(self.pool.fresh.tolist())
+
     def advance(self) -> Tensor | None:
         """Run the next cycle and return the ids it asks for, int64, in the order of the selection.
 
@@ -222,11 +243,13 @@ class Session:
         while not self.finished:
             self._replay()
             outstanding = self.outstanding
-            waits_for_answers = len(outstanding) and (not len(self.pool.fresh) or self.left == 0)
+            waits_for_answers = len(outstanding) and (not self._told or self.left == 0)
             waits_for_choice = self._composition is None and self.history and not len(self.pool.fresh)
             if waits_for_answers or waits_for_choice:
                 return outstanding
             asked = self._cycle()
+            if self._waiting:  # answered before the stop: nobody is asked again
+                continue
             if len(asked) or (self._composition is None and not self.finished):
                 return asked
         return None
@@ -245,6 +268,7 @@ class Session:
             raise PoolError(f"ask: {bought} labels, but only {self.budget - self.pool.spent} are left of the budget")
         asked = self.pool.ask(checked)
         self._order += asked.tolist()
+        self._free |= _without(checked, asked)
         self._save()
         return asked
 
@@ -264,9 +288,15 @@ class Session:
             An id was never asked, or a label is no class. Nothing is taken then.
         """
         checked, values = self.pool.check_answers(ids, labels)
+        one_class = self.task.name == "classification"
         for i, value in zip(checked.tolist(), values, strict=True):
+            if isinstance(value, int) != one_class:
+                wanted = "one class index" if one_class else "one label array"
+                raise PoolError(f"tell: this data set's task ({self.task.name}) wants {wanted} for id {i}")
             if isinstance(value, int) and not 0 <= value < len(self.dataset.classes):
-                raise PoolError(f"tell: label {value} of id {i} is no class; there are 0..{len(self.dataset.classes) - 1}")
+                raise PoolError(
+                    f"tell: label {value} of id {i} is no class; there are 0..{len(self.dataset.classes) - 1}"
+                )
         self._note(checked, values)
 
     def skip(self, ids: Any) -> None:
@@ -350,6 +380,7 @@ class Session:
         self._idle = self._idle + 1 if len(selected) and self.pool.is_paid(selected).all() else 0
         asked = self.pool.ask(selected)
         self._order += asked.tolist()
+        self._free = _without(selected, asked)
         record = CycleRecord(
             index=state.index,
             final=state.final,
@@ -372,7 +403,9 @@ class Session:
             self._store.write_cycle(record.index, record.position, record.as_dict())
         self._tell_cycle(record)
         if self._idle >= IDLE_LIMIT:
-            raise PluginError(f"strategy {self._label!r} bought no label in {IDLE_LIMIT} cycles: it only picks what it released")
+            raise PluginError(
+                f"strategy {self._label!r} bought no label in {IDLE_LIMIT} cycles: it only picks what it released"
+            )
         return asked
 
     def _fit_and_evaluate(self, state: CycleState) -> dict[str, float]:
@@ -467,9 +500,7 @@ class Session:
 
     def _tell_cycle(self, record: CycleRecord) -> None:
         value = (record.test or record.validation).get(self.task.headline)
-        self._listener(
-            Event("cycle", "", self._label, self.seed, record.index, self.pool.spent, self.budget, value)
-        )
+        self._listener(Event("cycle", "", self._label, self.seed, record.index, self.pool.spent, self.budget, value))
 
     # -- keeping -------------------------------------------------------------------------------------------------
 
@@ -483,6 +514,7 @@ class Session:
                 "position": self._position,
                 "finished": self.finished,
                 "order": list(self._order),
+                "free": sorted(self._free),
                 "fitted_labels": self._fitted_labels,
                 "baseline": self._baseline,
                 "pool": self.pool.state_dict(),
@@ -506,6 +538,7 @@ class Session:
             self.history = [CycleRecord(**record) for record in state["history"]]
             self._position = state["position"]
             self._order = state["order"]
+            self._free = set(state["free"])
             self._fitted_labels = state["fitted_labels"]
             self._baseline = state["baseline"]
             if self._composition is not None:
@@ -514,8 +547,9 @@ class Session:
                 if role in state["learners"]:
                     learner.load_state_dict(state["learners"][role])  # type: ignore[union-attr]
             self.pool.recall((a.id, a.label) for a in journal if a.position <= self._position)
-            for record in self.history:
-                store.write_cycle(record.index, record.position, record.as_dict())
+            for record in self.history:  # a stop between checkpoint and record leaves one out
+                if store.cycle_position(record.index) is None:
+                    store.write_cycle(record.index, record.position, record.as_dict())
         self._waiting = [answer for answer in journal if answer.position > self._position]
 
     def _replay(self) -> None:
@@ -527,3 +561,8 @@ class Session:
             answer = self._waiting.pop(0)
             self.pool.learn([answer.id], [answer.label])
             self._position = answer.position
+
+
+def _without(selected: Tensor, asked: Tensor) -> set[int]:
+    """Return those of a batch that came free, as long as others of it are waited for."""
+    return set(selected.tolist()) - set(asked.tolist()) if len(asked) else set()

@@ -157,6 +157,24 @@ class StrategySpec(BaseModel):
         return plain | ({"candidates": self.candidates} if self.candidates else {})
 
 
+def as_roles(strategy: Roles | Mapping[str, Any] | str | Callable[..., Any]) -> Roles:
+    """Return who plays what, from a name, a class, or a table as in a configuration's ``[[strategy]]``.
+
+    Raises
+    ------
+    ConfigError
+        The table does not fit.
+    """
+    if isinstance(strategy, Roles):
+        return strategy
+    try:
+        return StrategySpec.model_validate(_named(strategy)).roles([])
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"strategy {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
 def _plain_part(part: Part) -> dict[str, Any]:
     return {"name": part.name, **part.params}
 

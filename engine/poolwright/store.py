@@ -89,7 +89,8 @@ class Store:
             yield
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
-                f"cannot {what} the run in {self.folder}: {error}. Answers told before are safe in {self.journal.name}; "
+                f"cannot {what} the run in {self.folder}: {error}. "
+                f"Answers told before are safe in {self.journal.name}; "
                 f"make room (or mend the folder) and go on with --resume"
             ) from error
 
@@ -236,7 +237,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         raise StoreError(f"checkpoint {path} cannot be read: {error}") from error
     header = len(MAGIC) + 65
     payload = content[header:]
-    if not content.startswith(MAGIC) or content[len(MAGIC) : header - 1] != hashlib.sha256(payload).hexdigest().encode():
+    if (
+        not content.startswith(MAGIC)
+        or content[len(MAGIC) : header - 1] != hashlib.sha256(payload).hexdigest().encode()
+    ):
         raise StoreError(f"checkpoint {path} is damaged (its checksum does not fit)")
     state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
     return state

@@ -111,7 +111,7 @@ def plain(value: Any) -> str:
     """Return a configuration value as a phrase: ``{"name": "mlp", "epochs": 30}`` -> ``mlp (epochs 30)``."""
     if isinstance(value, dict):
         rest = {key: item for key, item in value.items() if key != "name" and item is not None}
-        inside = ", ".join(f"{key} {plain(item)}".replace("_", " ", 1) for key, item in rest.items())
+        inside = ", ".join(f"{key.replace('_', ' ')} {plain(item)}" for key, item in rest.items())
         if "name" not in value:
             return inside
         return f"{value['name']} ({inside})" if inside else str(value["name"])

@@ -97,7 +97,7 @@ def run(
     except KeyboardInterrupt:
         console.print(f"\nStopped. To go on:  poolwright run --resume --out {folder}")
         raise typer.Exit(130) from None
-    page = _show(result, folder / "report.html")
+    page = _show(result, folder / "report.html", reasons=False)
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
     if config is None:
         console.print(
@@ -134,12 +134,12 @@ def _experiment(
     return reader.load(reader.DEMONSTRATION, changes)
 
 
-def _show(result: Any, page: Path) -> Path:
-    """Print the table and write the page."""
+def _show(result: Any, page: Path, *, reasons: bool = True) -> Path:
+    """Print the table and write the page; ``reasons`` of failures have been told already while a run went on."""
     from . import report as reports
     from .screen import console
 
-    console.print(reports.table(result))
+    console.print(reports.table(result, reasons=reasons))
     reports.write_html(result, page)
     return page
 

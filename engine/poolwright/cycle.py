@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import shutil
+import os
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from . import streams
 from .dataset import Dataset, Samples
-from .errors import LabelLeakError, PluginError, PoolError
+from .errors import LabelLeakError, PluginError, PoolError, StoreError
 from .events import Event, Listener, reported
 from .hookspecs import LEARNER_NEEDS
 from .learner import Learner, LearnerView, checked_output
@@ -117,7 +116,6 @@ class CycleState:
     truth: bool = False
     _cache: dict[str, Tensor | np.memmap[Any, Any]] = field(default_factory=dict)
     _cached_ids: Tensor | None = None
-    _scratch: Path | None = None
 
     @property
     def unlabeled(self) -> Tensor:
@@ -125,11 +123,8 @@ class CycleState:
         return self.pool.ids(UNLABELED) if self.candidates is None else self.candidates
 
     def close(self) -> None:
-        """Remove what was spilled to disk."""
+        """Let go of the outputs, and of what was spilled to disk."""
         self._cache.clear()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
 
     # -- outputs -------------------------------------------------------------------------------------------------
 
@@ -190,9 +185,16 @@ class CycleState:
     def _allocate(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor | np.memmap[Any, Any]:
         if math.prod(shape) * 4 <= self.memory_limit:
             return torch.empty(shape, dtype=torch.float32, device=like.device)
-        if self._scratch is None:
-            self._scratch = Path(tempfile.mkdtemp(prefix="poolwright-"))
-        return np.memmap(self._scratch / f"{name}-{len(self._cache)}.f32", dtype=np.float32, mode="w+", shape=shape)
+        size = math.prod(shape) * 4
+        try:
+            with tempfile.TemporaryFile(prefix="poolwright-") as file:  # nameless: gone with its last reader, or a kill
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, and a bus error later
+                return np.memmap(file, dtype=np.float32, mode="r+", shape=shape)
+        except OSError as error:
+            raise StoreError(
+                f"no room for {size / 2**30:.1f} GiB of {name} in {tempfile.gettempdir()}: {error.strerror}. "
+                f"Let TMPDIR name a folder with room, set candidates, or raise memory_limit"
+            ) from error
 
 
 class PoolView:
@@ -305,7 +307,7 @@ class Cycle:
     @property
     def history(self) -> list[CycleRecord]:
         """The finished cycles, oldest first; test metrics are blanked."""
-        return [replace(record, test={}) for record in self._state.history]
+        return [replace(record, test={}, validation=dict(record.validation)) for record in self._state.history]
 
     @property
     def generator(self) -> torch.Generator:

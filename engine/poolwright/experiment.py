@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from . import streams
 from .catalog import Catalog
 from .composition import Composition, Roles
 from .cycle import CycleRecord, CycleState
-from .dataset import Dataset, validate
+from .dataset import Dataset, Samples, validate
 from .errors import ConfigError, DatasetError, PoolwrightError, StoreError
 from .events import Event, Listener, ignore
 from .learner import LearnerFactory
@@ -310,7 +311,7 @@ def draw_initial(
         load = getattr(model, "load_pretrained", None)
         if load is None:
             raise ConfigError(f"initial.learner: {type(model).__name__} has no pretrained weights to load")
-        load()
+        load(Samples(dataset, dataset.pool, torch.arange(len(dataset.pool))))
     features = dataset.features
     given = {"embeddings": features[:]} if model is None and features is not None else {}
     provides = set(given) if model is None else set(model.provides)
@@ -354,7 +355,10 @@ def draw_initial(
 
 
 def _run_folder(folder: Path, label: str, seed: int) -> Path:
-    return folder / "runs" / re.sub(r"[^A-Za-z0-9._+=-]+", "_", label) / f"seed-{seed}"
+    name = re.sub(r"[^A-Za-z0-9._+=-]+", "_", label)
+    if name != label or not name.strip("."):  # another label may be written alike
+        name = f"{name}-{hashlib.blake2b(label.encode(), digest_size=4).hexdigest()}"
+    return folder / "runs" / name / f"seed-{seed}"
 
 
 def _open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str, Any] | None:
@@ -377,7 +381,7 @@ def _open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str
     saved = read_description(folder)
     if not resume:
         raise ConfigError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
-    _check_same(saved["config"], experiment.as_dict(), folder)
+    _check_same(saved["config"], json.loads(json.dumps(experiment.as_dict(), default=str)), folder)
     _warn_versions(saved)
     return {"threads": saved["config"]["threads"]}
 

@@ -115,7 +115,8 @@ class Rows:
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """Share ``array`` with torch; a read-only or byte-swapped one (a memory-mapped file) is copied first."""
+    """Share ``array`` with torch; a read-only, byte-swapped or reversed one is copied first."""
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    shared = array.flags.writeable and min(array.strides, default=0) >= 0
+    return torch.from_numpy(array if shared else array.copy())

@@ -73,8 +73,7 @@ class RunDisplay:
 
     def _finished(self, event: Event) -> None:
         if event.kind == "failed":
-            console.print(f"[red]failed[/red] {event.strategy}, seed {event.seed}: ", end="")
-            console.print(event.text, markup=False, highlight=False, soft_wrap=True)
+            print(f"poolwright: {event.strategy}, seed {event.seed}: {event.text}", file=sys.stderr)  # noqa: T201
             return
         self._runs_done += 1
         self._progress.update(self._bar, completed=self._runs_done * self._budget)

@@ -30,7 +30,7 @@ from .oracle import Oracle
 from .pool import ASKED, LABELED, UNLABELED, Label, Pool, as_ids
 from .rows import default_memory_limit
 from .spec import as_roles
-from .store import Answer, Store
+from .store import Answer, Store, unreadable
 
 IDLE_LIMIT = 1000
 """Cycles in a row that may pass without buying a label (a strategy that only re-picks what it released)."""
@@ -155,6 +155,7 @@ class Session:
         self._fitted_labels = 0
         self._baseline: dict[str, float] | None = None
         self._idle = 0
+        self._recorded = 0
         for name, ids in (reserve or {}).items():
             self.pool.reserve(name, ids, dataset.pool.labels(ids))
         if isinstance(initial, int):
@@ -240,6 +241,7 @@ class Session:
         answered the next cycle runs with what is known. A session without a strategy returns an empty tensor: choose
         with :meth:`ask`. None when the run is over.
         """
+        self._record_cycles()
         while not self.finished:
             self._replay()
             outstanding = self.outstanding
@@ -398,9 +400,7 @@ class Session:
             streams=state.streams,
         )
         self.history.append(record)
-        self._save()
-        if self._store is not None:
-            self._store.write_cycle(record.index, record.position, record.as_dict())
+        self._record_cycles()
         self._tell_cycle(record)
         if self._idle >= IDLE_LIMIT:
             raise PluginError(
@@ -504,10 +504,31 @@ class Session:
 
     # -- keeping -------------------------------------------------------------------------------------------------
 
+    def _record_cycles(self) -> None:
+        """Keep the cycles that are not kept yet: the last one, also when there was no room for it at first."""
+        if self._store is None or self._recorded == len(self.history):
+            return
+        self._save()
+        for record in self.history[self._recorded :]:
+            self._store.write_cycle(record.index, record.position, record.as_dict())
+            self._recorded += 1
+
     def _save(self) -> None:
         if self._store is None:
             return
         learners = {"learner": self._learner, "report_learner": self._report_learner}
+        plugins = self._composition.state_dict() if self._composition else {}
+        states = {
+            role: learner.state_dict()
+            for role, learner in learners.items()
+            if learner is not None and hasattr(learner, "state_dict")
+        }
+        for name, state in (plugins | states).items():
+            if wrong := unreadable(state):
+                raise PluginError(
+                    f"the state_dict of {name!r} cannot be kept, since {wrong}: "
+                    f"give tensors, numbers, strings, lists and dicts"
+                )
         self._store.write_checkpoint(
             self.index,
             {
@@ -519,12 +540,8 @@ class Session:
                 "baseline": self._baseline,
                 "pool": self.pool.state_dict(),
                 "history": [record.as_dict() for record in self.history],
-                "plugins": self._composition.state_dict() if self._composition else {},
-                "learners": {
-                    role: learner.state_dict()
-                    for role, learner in learners.items()
-                    if learner is not None and hasattr(learner, "state_dict")
-                },
+                "plugins": plugins,
+                "learners": states,
             },
         )
 
@@ -550,6 +567,7 @@ class Session:
             for record in self.history:  # a stop between checkpoint and record leaves one out
                 if store.cycle_position(record.index) is None:
                     store.write_cycle(record.index, record.position, record.as_dict())
+            self._recorded = len(self.history)
         self._waiting = [answer for answer in journal if answer.position > self._position]
 
     def _replay(self) -> None:

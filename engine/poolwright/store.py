@@ -88,6 +88,10 @@ class Store:
         try:
             yield
         except (OSError, sqlite3.Error) as error:
+            if type(error) is sqlite3.DatabaseError:  # its subclasses are about locks, room and statements
+                raise StoreError(
+                    f"journal {self.journal} is damaged: {error}. Put back a copy of it, or choose another --out"
+                ) from error
             raise StoreError(
                 f"cannot {what} the run in {self.folder}: {error}. "
                 f"Answers told before are safe in {self.journal.name}; "
@@ -100,11 +104,11 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -197,6 +201,18 @@ class Store:
         if paths:
             log.warning("no whole checkpoint in %s: the run starts again and replays its journal", self.checkpoints)
         return None
+
+
+def unreadable(state: Any, path: str = "state") -> str:
+    """Return where ``state`` holds what a checkpoint could not give back, and what that is; "" if it is sound."""
+    if isinstance(state, dict):
+        parts = [(f"{path}[{key!r}]", value) for key, value in state.items()]
+    elif isinstance(state, (list, tuple, set)):
+        parts = [(f"{path}[{i}]", value) for i, value in enumerate(state)]
+    else:
+        sound = isinstance(state, Tensor) or state is None or type(state) in (bool, int, float, complex, str, bytes)
+        return "" if sound else f"{path} is {type(state).__module__}.{type(state).__qualname__}"
+    return next((found for where, value in parts if (found := unreadable(value, where))), "")
 
 
 def read_journal(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -10,6 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -28,6 +29,11 @@ def generator(*key: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*key))
 
 
+@cache
+def _has_cuda() -> bool:
+    return torch.cuda.is_available()
+
+
 @contextmanager
 def seeded(*key: str | int) -> Iterator[None]:
     """Seed the global generators of random, numpy and torch from ``key``, and put them back afterwards.
@@ -40,7 +46,10 @@ def seeded(*key: str | int) -> Iterator[None]:
     cuda_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if _has_cuda():
+        torch.manual_seed(seed)
+    else:  # the same, without the stack trace that torch keeps for a device which may be initialized later
+        torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

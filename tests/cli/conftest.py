@@ -36,5 +36,5 @@ def poolwright(monkeypatch, capsys) -> Callable[..., Outcome]:
     return call
 
 
-SMALL = [*"--seeds 1 --budget 40 --batch 20 --set learner.min_steps=20 --set learner.epochs=2".split()]
-"""Options that make a run of the demonstration's data set take a second."""
+SMALL = ["--seeds", "1", "--budget", "40", "--batch", "20", "--set", "learner.min_steps=20"]
+"""Options that make a run of the demonstration's data set takes a second."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
+import poolwright as pw
 from poolwright.experiment import load_result
 
 from .conftest import SMALL
@@ -166,3 +168,19 @@ def test_a_data_folder_that_is_not_there_is_named_with_the_way_to_get_it(poolwri
     assert outcome.status == 2
     assert str(tmp_path / "none") in outcome.err
     assert "download" in outcome.err
+
+
+def test_the_initial_pool_can_be_selected_on_a_pretrained_learner(poolwright, tmp_path):
+    dataset = pw.load_dataset("digits")
+    session = pw.Session(dataset, learner="linear", strategy="random", initial=100, budget=0, oracle=dataset.pool.labels)
+    while session.advance() is not None:
+        session.answer()
+    torch.save(session._learner.state_dict(), tmp_path / "weights.pt")
+
+    learner = f'initial.learner={{name = "linear", weights = "{tmp_path / "weights.pt"}"}}'
+    changes = ["--set", "initial.strategy=coreset", "--set", learner, "--strategy", "random", *SMALL]
+    outcome = poolwright("run", "--out", tmp_path / "run", *changes)
+    assert outcome.status == 0, outcome.err
+    refused = poolwright("run", "--out", tmp_path / "other", *changes, "--set", "initial.learner.weights=none.pt")
+    assert refused.status == 2
+    assert "none.pt" in refused.err + refused.out

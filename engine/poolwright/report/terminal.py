@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from ..results import Result
 
 
-def table(result: Result) -> Table:
+def table(result: Result, *, reasons: bool = True) -> Table:
     """Return the summary table of a result, best AUBC in bold green, notes below.
 
-    Labels and errors are shown as they are, not read as rich markup.
+    ``reasons`` tells why a run failed, for those who have not been told. Labels and errors are shown as they are, not read as rich markup.
     """
     from rich import box
     from rich.table import Table
@@ -46,7 +46,7 @@ def table(result: Result) -> Table:
             cells.append(wording.p_value(item.versus_baseline))
         style = "bold green" if item.label in winners else ""
         view.add_row(*(Text(cell) for cell in cells), style=style)
-    lines = wording.notes(summaries) if summaries else ["No run has been recorded."]
+    lines = wording.notes(summaries, reasons=reasons) if summaries else ["No run has been recorded."]
     if any(item.aubc is not None for item in summaries):
         lines.insert(0, f"AUBC: mean test {metric} over the labels paid for (area under the budget curve).")
     view.caption = Text("\n".join(lines), style="dim")

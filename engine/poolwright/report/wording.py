@@ -79,10 +79,12 @@ def paid(item: StrategySummary) -> str:
     return str(item.paid[0]) if len(item.paid) == 1 else f"{item.paid[0]} to {item.paid[-1]}"
 
 
-def notes(summaries: Sequence[StrategySummary]) -> list[str]:
-    """Return what a reader must know: what failed, what is missing, what does not compare."""
+def notes(summaries: Sequence[StrategySummary], *, reasons: bool = True) -> list[str]:
+    """Return what a reader must know: what failed (and why), what is missing, what does not compare."""
     lines = [
-        f"{item.label}, seed {seed}: failed and left out. {error}" for item in summaries for seed, error in item.errors
+        f"{item.label}, seed {seed}: failed and left out." + (f" {error}" if reasons else "")
+        for item in summaries
+        for seed, error in item.errors
     ]
     for item in summaries:
         if item.incomplete:

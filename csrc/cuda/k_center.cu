@@ -1,0 +1,150 @@
+#include <cuda_fp16.h>
+
+#include <algorithm>
+
+#include "check.cuh"
+#include "k_center.hpp"
+
+namespace poolwright::cuda {
+
+namespace {
+
+constexpr int kLanes = 16;    // threads that share one row; the partial sums of the fixed order
+constexpr int kThreads = 256;
+constexpr int kRowsPerBlock = kThreads / kLanes;
+constexpr int kMaxBlocks = 8192;  // more rows than this covers are looped over
+
+__device__ inline float widen(float value) { return value; }
+__device__ inline float widen(__half value) { return __half2float(value); }
+struct Bfloat {
+    uint16_t bits;
+};
+__device__ inline float widen(Bfloat value) { return __uint_as_float(static_cast<uint32_t>(value.bits) << 16); }
+
+__device__ inline Key make_key(float squared, int64_t row) {
+    return (static_cast<Key>(__float_as_uint(squared)) << 32) | (0xffffffffu - static_cast<uint32_t>(row));
+}
+__device__ inline int64_t key_row(Key key) { return 0xffffffffu - static_cast<uint32_t>(key); }
+
+// Called by the 16 threads of one row together; lane 0 gets the sum. The _rn intrinsics are never fused.
+template <class Stored, class Center>
+__device__ inline float squared_distance(const Stored* row, int64_t row_step, const Center* center, int64_t center_step,
+                                         int64_t d, int lane, unsigned mask) {
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int64_t j = lane; j < d; j += kLanes) {
+        const float difference = __fsub_rn(widen(row[j * row_step]), widen(center[j * center_step]));
+        sum = __fadd_rn(sum, __fmul_rn(difference, difference));
+    }
+    for (int half = kLanes / 2; half > 0; half /= 2) sum = __fadd_rn(sum, __shfl_down_sync(mask, sum, half, kLanes));
+    return sum;
+}
+
+// One pass over the rows. The centers are either `centers` (m x d float32) or, where `previous` is not null, the one
+// row of x that *previous names; that row stops being eligible.
+template <class Stored>
+__global__ void __launch_bounds__(kThreads)
+    pass(const Stored* x, int64_t n, int64_t d, int64_t row_stride, int64_t col_stride, const float* centers, int64_t m,
+         const Key* previous, float* mind, uint8_t* eligible, Key* best) {
+    __shared__ Key block_best;
+    if (threadIdx.x == 0) block_best = 0;
+    __syncthreads();
+    const int lane = threadIdx.x % kLanes;
+    const unsigned mask = 0xffffu << (threadIdx.x % 32 / kLanes * kLanes);
+    const int64_t picked = previous != nullptr && *previous != 0 ? key_row(*previous) : -1;
+    Key mine = 0;
+    for (int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / kLanes; row < n;
+         row += static_cast<int64_t>(gridDim.x) * kRowsPerBlock) {
+        // All 16 threads of a row take the same branches, so the shuffles inside see their whole mask.
+        if (row == picked) {
+            if (lane == 0) eligible[row] = 0;
+            continue;
+        }
+        if (eligible != nullptr && eligible[row] == 0) continue;
+        const Stored* point = x + row * row_stride;
+        float smallest = mind[row];
+        if (picked >= 0) {
+            const Stored* center = x + picked * row_stride;
+            smallest = fminf(smallest, squared_distance(point, col_stride, center, col_stride, d, lane, mask));
+        }
+        for (int64_t c = 0; c < m; ++c)
+            smallest = fminf(smallest, squared_distance(point, col_stride, centers + c * d, 1, d, lane, mask));
+        if (lane == 0) {
+            mind[row] = smallest;
+            mine = max(mine, make_key(smallest, row));
+        }
+    }
+    if (best == nullptr) return;
+    if (mine != 0) atomicMax(&block_best, mine);
+    __syncthreads();
+    if (threadIdx.x == 0 && block_best != 0) atomicMax(best, block_best);
+}
+
+__global__ void force_first(Key* key, const float* mind, int64_t first) { *key = make_key(mind[first], first); }
+
+__global__ void decode_keys(const Key* keys, int64_t* indices, float* squared, int64_t count) {
+    for (int64_t i = blockIdx.x * static_cast<int64_t>(blockDim.x) + threadIdx.x; i < count;
+         i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+        indices[i] = keys[i] == 0 ? -1 : key_row(keys[i]);
+        squared[i] = __uint_as_float(static_cast<uint32_t>(keys[i] >> 32));
+    }
+}
+
+int blocks_for(int64_t items, int per_block) {
+    return static_cast<int>(std::min<int64_t>(kMaxBlocks, (items + per_block - 1) / per_block));
+}
+
+template <class Stored>
+void launch(const Matrix& x, const float* centers, int64_t m, const Key* previous, float* mind, uint8_t* eligible,
+            Key* best, cudaStream_t stream) {
+    pass<<<blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream>>>(static_cast<const Stored*>(x.data), x.n, x.d,
+                                                                  x.row_stride, x.col_stride, centers, m, previous,
+                                                                  mind, eligible, best);
+    check(cudaGetLastError(), "launch of the k-center pass");
+}
+
+void launch_pass(const Matrix& x, const float* centers, int64_t m, const Key* previous, float* mind, uint8_t* eligible,
+                 Key* best, cudaStream_t stream) {
+    if (x.n == 0) return;
+    if (x.dtype == DType::f32) launch<float>(x, centers, m, previous, mind, eligible, best, stream);
+    else if (x.dtype == DType::f16) launch<__half>(x, centers, m, previous, mind, eligible, best, stream);
+    else launch<Bfloat>(x, centers, m, previous, mind, eligible, best, stream);
+}
+
+cudaStream_t as_stream(uint64_t stream) { return reinterpret_cast<cudaStream_t>(stream); }
+
+}  // namespace
+
+void fold(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, Key* best, int device,
+          uint64_t stream) {
+    const DeviceScope scope(device);
+    // Without a previous pick the pass only reads `eligible`.
+    launch_pass(x, centers, m, nullptr, mind, const_cast<uint8_t*>(eligible), best, as_stream(stream));
+}
+
+void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t* indices, float* squared,
+                    int64_t k, int64_t first, int device, uint64_t stream, const std::function<void()>& poll) {
+    if (k == 0) return;
+    const DeviceScope scope(device);
+    const cudaStream_t queue = as_stream(stream);
+    if (first >= 0) {
+        force_first<<<1, 1, 0, queue>>>(keys, mind, first);
+        check(cudaGetLastError(), "launch of the forced first pick");
+    } else {
+        launch_pass(x, nullptr, 0, nullptr, mind, eligible, keys, queue);
+    }
+    for (int64_t i = 1; i < k; ++i) {
+        launch_pass(x, nullptr, 0, keys + i - 1, mind, eligible, keys + i, queue);
+        poll();
+    }
+    decode(keys, indices, squared, k, device, stream);
+}
+
+void decode(const Key* keys, int64_t* indices, float* squared, int64_t count, int device, uint64_t stream) {
+    if (count == 0) return;
+    const DeviceScope scope(device);
+    decode_keys<<<blocks_for(count, kThreads), kThreads, 0, as_stream(stream)>>>(keys, indices, squared, count);
+    check(cudaGetLastError(), "launch of the decoding of picks");
+}
+
+}  // namespace poolwright::cuda

@@ -1,0 +1,11 @@
+"""Fast, exact building blocks of active learning, usable alone.
+
+Each function takes numpy arrays, memory maps, torch tensors (CPU and CUDA) or ``Rows``, gives its result in
+kind, and has one reference in plain float64 torch (`poolwright.kernels.reference`) that the tests hold every
+backend to. Importing this package imports neither torch nor numpy, and never compiles.
+"""
+
+from poolwright.kernels._native_build import build_info
+from poolwright.kernels.k_center import KCenterResult, k_center
+
+__all__ = ["KCenterResult", "build_info", "k_center"]

@@ -1,0 +1,319 @@
+"""Greedy k-center: core-sets, farthest-point sampling."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from poolwright.kernels import reference
+from poolwright.kernels._k_center_backends import Backend, CudaBackend, NativeBackend, TorchBackend
+from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
+from poolwright.kernels._native_build import cuda_missing, load, serial_after_fork
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Metric = Literal["euclidean", "cosine"]
+BackendName = Literal["auto", "reference", "native", "cuda", "torch"]
+
+_log = logging.getLogger("poolwright.kernels")
+_said: set[str] = set()
+
+# mind (float32), eligible (uint8) and two masks; torch, where it finds the farthest, adds a float32 copy and a mask.
+_WORKSPACE_PER_ROW = (4 + 1 + 2) + (4 + 1)
+
+
+class KCenterResult(NamedTuple):
+    """What `k_center` returns; arrays are numpy for numpy input, else tensors on the device of x."""
+
+    indices: Any
+    """(k,) int64: the picks, in order."""
+    radii: Any
+    """(k,) float64: ``radii[i]`` is the covering radius before pick i was added, that is the largest distance
+    of a still eligible point to its nearest labeled or picked point. inf for i = 0 when nothing is labeled.
+    Never grows. Units: Euclidean distance (not squared), or 1 - cos."""
+    distances_evaluated: int
+    """Number of point-center pairs whose distance was computed."""
+
+
+def k_center(
+    x: Any,
+    k: int,
+    *,
+    labeled: Any = None,
+    candidates: Any = None,
+    first: int | None = None,
+    metric: Metric = "euclidean",
+    backend: BackendName = "auto",
+    memory_limit: int | None = None,
+) -> KCenterResult:
+    """Pick k points greedily, each the farthest from everything labeled or picked before it.
+
+    Parameters
+    ----------
+    x : numpy.ndarray, numpy.memmap, torch.Tensor or Rows
+        (n, d) float32, float16 or bfloat16, any strides, read-only or not; never written. float64 is rounded
+        to float32 (in a copy, or block by block). Rows is any object with ``shape``, ``dtype``, ``blocks()``
+        and indexing by a slice or int64 ids that returns tensors. Gradients are ignored.
+    k : int
+        Number of picks; 0 is legal.
+    labeled : array of int, optional
+        Ids of points that are centers already. They are never picked.
+    candidates : array of int, optional
+        Ids that may be picked; all by default. A point that is neither labeled nor a candidate plays no part,
+        and is neither picked nor covered.
+    first : int, optional
+        The first pick where nothing is labeled; the lowest eligible id by default.
+    metric : {"euclidean", "cosine"}
+        "cosine" scales rows to length 1 and reports 1 - cos, as half the squared Euclidean distance of the
+        scaled rows. A row of zeros stays: it is at 0 from other such rows and at 1/2 from every other row.
+    backend : {"auto", "native", "cuda", "torch", "reference"}
+        "auto": the CUDA kernels for CUDA tensors and the C++ ones for everything on the CPU, torch where
+        those are not built (the logger ``poolwright.kernels`` says once which and why). "reference" is slow
+        float64.
+    memory_limit : int, optional
+        Bytes to allocate at most beside x: 12 bytes a row, then a float32 copy of x if one is needed and fits
+        (float64, cosine, Rows), else blocks that are read again for every pick. A quarter of the memory by
+        default.
+
+    Returns
+    -------
+    KCenterResult
+        ``indices``, ``radii``, ``distances_evaluated``. Equal distances go to the lowest id, on every
+        backend. native and cuda sum in one fixed order: same picks and radii for any number of threads, CPU
+        level and block size.
+
+    Raises
+    ------
+    TypeError
+        x or the ids have a type that is not accepted.
+    ValueError
+        x is no matrix or holds NaN, infinity or values whose squares overflow in float32, in a row that takes
+        part (says how many and the first); k is negative or above the number of eligible points; ids out of
+        range; ``first`` not eligible, or given beside labeled points; the limit is too small.
+    RuntimeError
+        The backend asked for by name is not there (says why).
+
+    Notes
+    -----
+    Eager greedy: O(n d (k + labeled)) time, one pass over x per pick. Distances are computed in float32:
+    those below 1e-19 count as zero, so rescale data that small.
+
+    References
+    ----------
+    T. Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985. O. Sener and S. Savarese,
+    "Active learning for convolutional neural networks: a core-set approach", ICLR 2018, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from poolwright.kernels import k_center
+    >>> k_center(np.float32([[0], [1], [5], [9]]), 2, labeled=[0]).indices
+    array([3, 2])
+    """
+    with serial_after_fork():
+        return _k_center(x, k, labeled, candidates, first, metric, backend, memory_limit)
+
+
+def _k_center(
+    x: Any,
+    k: int,
+    labeled: Any,
+    candidates: Any,
+    first: int | None,
+    metric: str,
+    backend: str,
+    memory_limit: int | None,
+) -> KCenterResult:
+    import torch
+
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f'metric must be "euclidean" or "cosine", not {metric!r}')
+    matrix, spare = open_matrix(
+        x,
+        unit_rows=metric == "cosine" and backend != "reference",
+        memory_limit=memory_limit,
+        workspace=_WORKSPACE_PER_ROW,
+    )
+    n = matrix.n
+    centers = torch.unique(_ids("labeled", labeled, n)) if labeled is not None else torch.empty(0, dtype=torch.int64)
+    eligible = torch.full((n,), candidates is None, device="cpu")
+    if candidates is not None:
+        eligible[_ids("candidates", candidates, n)] = True
+    eligible[centers] = False
+    count = int(eligible.sum())
+    k = _check_picks(k, count, n, len(centers), candidates is not None)
+    first = _check_first(first, eligible, len(centers))
+
+    taking_part = eligible.clone()
+    taking_part[centers] = True
+    if backend == "reference":
+        return _run_reference(matrix, k, centers, eligible, taking_part, first, metric)
+    compute = _choose(backend, matrix)
+    check_finite(matrix, taking_part)
+    if k == 0:
+        nothing = torch.empty(0, dtype=torch.float32, device=matrix.device)
+        return _in_kind(matrix, nothing.to(torch.int64), nothing, metric, 0)
+
+    pool, ids = matrix, None
+    if matrix.dense is None and count * matrix.d * 4 <= spare // 2:
+        # Few points take part in a matrix that has to be read in blocks: read them once.
+        ids = torch.nonzero(eligible).flatten()
+        pool = matrix.gathered(ids)
+        eligible = torch.ones(count, dtype=torch.bool, device="cpu")
+        first = None if first is None else int(torch.searchsorted(ids, first))
+    mask = eligible.to(device=matrix.device, dtype=torch.uint8)
+    mind = torch.full((pool.n,), torch.inf, dtype=torch.float32, device=matrix.device)
+    for start in range(0, len(centers), matrix.block_rows):
+        some = matrix.rows(centers[start : start + matrix.block_rows])
+        for at, block in pool.blocks():
+            compute.fold(block, some, mind[at : at + len(block)], mask[at : at + len(block)])
+    indices, squared = _greedy(compute, pool, mind, mask, k, first)
+    if compute.whole_pool:
+        evaluated = pool.n * (len(centers) + k - 1)
+    else:
+        evaluated = count * len(centers) + (k - 1) * count - k * (k - 1) // 2
+    return _in_kind(matrix, indices if ids is None else ids.to(indices.device)[indices], squared, metric, evaluated)
+
+
+def _greedy(
+    compute: Backend, pool: Matrix, mind: Tensor, eligible: Tensor, k: int, first: int | None
+) -> tuple[Tensor, Tensor]:
+    """Return the k picks, (k,) int64, and the largest squared distance before each, (k,) float32."""
+    import torch
+
+    if pool.dense is not None:
+        done = compute.greedy(pool.dense, mind, eligible, k, first)
+        if done is not None:
+            return done
+    picks: list[int] = []
+    values: list[float] = []
+    while True:
+        index, value = compute.farthest(mind, eligible)
+        if not picks and first is not None:
+            index = first  # nothing is labeled, so every value is infinite and `value` is right for any index
+        picks.append(index)
+        values.append(value)
+        eligible[index] = 0
+        if len(picks) == k:
+            break
+        center = pool.rows(torch.tensor([index]))
+        for at, block in pool.blocks():
+            compute.fold(block, center, mind[at : at + len(block)], eligible[at : at + len(block)])
+    device = mind.device
+    return torch.tensor(picks, device=device), torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _run_reference(
+    matrix: Matrix,
+    k: int,
+    centers: Tensor,
+    eligible: Tensor,
+    taking_part: Tensor,
+    first: int | None,
+    metric: str,
+) -> KCenterResult:
+    import torch
+
+    check_finite(matrix, taking_part)
+    blocks = [block.to(torch.float64) for _, block in matrix.blocks()]
+    rows = torch.cat(blocks) if blocks else torch.empty((0, matrix.d), dtype=torch.float64, device=matrix.device)
+    chosen = torch.nonzero(eligible).flatten().tolist()
+    indices, radii, evaluated = reference.k_center(
+        rows, k, labeled=centers.tolist(), candidates=chosen, first=first, metric=metric
+    )
+    if matrix.numpy:
+        return KCenterResult(indices.numpy(), radii.numpy(), evaluated)
+    return KCenterResult(indices, radii, evaluated)
+
+
+def _in_kind(matrix: Matrix, indices: Tensor, squared: Tensor, metric: str, evaluated: int) -> KCenterResult:
+    import torch
+
+    wide = squared.to(torch.float64)
+    radii = wide / 2 if metric == "cosine" else wide.sqrt()
+    if matrix.numpy:
+        return KCenterResult(indices.numpy(), radii.numpy(), evaluated)
+    return KCenterResult(indices, radii, evaluated)
+
+
+def _choose(backend: str, matrix: Matrix) -> Backend:
+    """Return the backend, saying once why `auto` took it."""
+    device = matrix.device.type
+    no_native, no_cuda = load()[1], cuda_missing()
+    if backend == "native":
+        if no_native:
+            raise RuntimeError(f'backend="native" is not there: {no_native}')
+        if device != "cpu":
+            raise ValueError(f'backend="native" needs x in CPU memory, and it is on {matrix.device}: use x.cpu()')
+        return NativeBackend()
+    if backend == "cuda":
+        if no_cuda:
+            raise RuntimeError(f'backend="cuda" is not there: {no_cuda}')
+        if device != "cuda":
+            raise ValueError(f'backend="cuda" needs x on a CUDA device, and it is on {matrix.device}: use x.cuda()')
+        return CudaBackend()
+    if backend == "torch":
+        return TorchBackend()
+    if backend != "auto":
+        raise ValueError(f'backend must be "auto", "native", "cuda", "torch" or "reference", not {backend!r}')
+    if device == "cpu" and not no_native:
+        _say_once("k_center: backend native, since x is in CPU memory")
+        return NativeBackend()
+    if device == "cuda" and not no_cuda:
+        _say_once("k_center: backend cuda, since x is on a CUDA device")
+        return CudaBackend()
+    reason = {"cpu": no_native, "cuda": no_cuda}.get(device, f"there are no kernels for {device} devices")
+    _say_once(f"k_center: backend torch, since {reason}")
+    return TorchBackend()
+
+
+def _say_once(message: str) -> None:
+    if message not in _said:
+        _said.add(message)
+        _log.info(message)
+
+
+def _ids(name: str, value: Any, n: int) -> Tensor:
+    """Return row numbers as a (m,) int64 tensor on the CPU; they may come in any order and more than once."""
+    import numpy as np
+    import torch
+
+    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+    if array.size == 0:
+        return torch.empty(0, dtype=torch.int64)
+    if array.dtype.kind == "b":
+        raise TypeError(f"{name} must be row numbers, not a mask: use numpy.flatnonzero(mask)")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, not {array.dtype}")
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, not {array.ndim}")
+    outside = (array < 0) | (array >= n)
+    if outside.any():
+        raise ValueError(f"{name} holds {int(array[outside][0])}, and x has the rows 0 to {n - 1}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _check_picks(k: int, eligible: int, n: int, labeled: int, restricted: bool) -> int:
+    k = operator.index(k)
+    if k < 0:
+        raise ValueError(f"k must not be negative, and is {k}")
+    if k > eligible:
+        way_out = "pass more candidates" if restricted else "grow the pool"
+        raise ValueError(
+            f"k = {k}, but only {eligible} points are eligible ({n} rows, {labeled} labeled"
+            f"{', candidates given' if restricted else ''}): ask for at most {eligible} or {way_out}"
+        )
+    return k
+
+
+def _check_first(first: int | None, eligible: Tensor, labeled: int) -> int | None:
+    if first is None:
+        return None
+    first = operator.index(first)
+    if labeled:
+        raise ValueError("first says where to start when nothing is labeled: leave it out beside labeled points")
+    if not 0 <= first < len(eligible) or not bool(eligible[first]):
+        raise ValueError(f"first = {first} is no eligible row of x")
+    return first

@@ -1,0 +1,49 @@
+"""Fixtures that run a test on each backend and CPU level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from poolwright import kernels
+
+INFO = kernels.build_info()
+LEVELS = ["base", "avx2", "avx512"]
+COMPUTES = [*(f"native-{level}" for level in LEVELS), "torch"]
+
+
+def select_level(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `level` the CPU level in force, or skip the test where it is not to be had."""
+    if not INFO["native"]:
+        pytest.skip(INFO["reason"])
+    if level not in INFO["levels"]:
+        pytest.skip(f"level {level} is not in this build or not on this processor")
+    monkeypatch.setenv("POOLWRIGHT_CPU_LEVEL", level)
+
+
+@pytest.fixture(params=COMPUTES)
+def k_center(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """`kernels.k_center` on each CPU backend and level in turn."""
+    backend, _, level = request.param.partition("-")
+    if level:
+        select_level(level, monkeypatch)
+    return lambda *args, **options: kernels.k_center(*args, backend=backend, **options)
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each CPU level of the native kernels in turn."""
+    select_level(request.param, monkeypatch)
+    return str(request.param)
+
+
+@pytest.fixture
+def native() -> Any:
+    """The extension module itself."""
+    if not INFO["native"]:
+        pytest.skip(INFO["reason"])
+    from poolwright.kernels import _native
+
+    return _native

@@ -53,9 +53,13 @@ lint: $(VENV)/.test-installed
 bench: $(VENV)/.installed
 	$(BIN)/python -m poolwright_benchmarks $(BENCH_ARGS)
 
-# Runs on bare machines too, with whatever torch they have: builds in place and needs no network.
+# Runs on bare machines too, with the torch that they have: builds in place and needs no network.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 gpu-check:
-	$(PYTHON) benchmarks/gpu_check.py
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null || \
+	    { echo "gpu-check: $(GPU_PYTHON) has no torch, or torch finds no CUDA device here; nothing was checked"; exit 1; }
+	POOLWRIGHT_CUDA=1 $(GPU_PYTHON) setup.py --quiet build_ext --inplace
+	PYTHONPATH=engine:plugins:benchmarks $(GPU_PYTHON) benchmarks/gpu_check.py
 
 docs: $(VENV)/.docs-installed
 	$(BIN)/python docs/build.py

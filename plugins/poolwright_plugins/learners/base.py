@@ -1,0 +1,336 @@
+"""What the torch learners share: options, training, prediction and state."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from poolwright import ConfigError, LearnerError, Samples, streams
+
+from .network import Network, load_weights, set_batch_norm
+
+RESIDENT_BYTES = 2**30
+"""Labeled inputs up to this size are prepared once for a whole fit."""
+
+Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+"""One call an epoch."""
+
+
+def learning_rate(start: float, schedule: str, done: float) -> float:
+    """Return the learning rate once the share ``done`` of all steps has been made."""
+    return start * 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else start
+
+
+@dataclass(kw_only=True, eq=False)
+class TorchLearner(ABC):
+    """A classifier trained with cross entropy; subclasses say which network in :meth:`build`.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the labeled samples.
+    min_steps : int
+        Train for at least so many steps, in further passes: a few labels make a pass of one or two steps.
+    batch_size : int
+        Samples a step.
+    lr : float
+        Learning rate at the start.
+    schedule : {"cosine", "constant"}
+        How the learning rate goes on: down to 0 along a half cosine, or not at all.
+    weight_decay : float
+        Added to the gradient as an L2 penalty.
+    optimizer : {"adam", "sgd"}
+        SGD has Nesterov momentum 0.9.
+    augment : bool
+        Train on the data set's random changes of the inputs.
+    precision : {"auto", "float32", "bf16", "fp16"}
+        Of training on CUDA: automatic mixed precision in bf16 where the device has it, else in fp16 with a
+        gradient scaler. Predictions, and everything on the CPU, are float32.
+    weights : str, optional
+        File with the weights for ``start = "pretrained"``: what ``torch.save(learner.state_dict(), path)`` wrote,
+        or the network's own state dict. A head for another number of classes is left out.
+    device : str
+        ``"auto"`` takes CUDA where there is one.
+    """
+
+    epochs: int = 30
+    min_steps: int = 0
+    batch_size: int = 32
+    lr: float = 1e-3
+    schedule: str = "cosine"
+    weight_decay: float = 1e-4
+    optimizer: str = "adam"
+    augment: bool = False
+    precision: str = "auto"
+    weights: str | None = None
+    device: str = "auto"
+    _network: Network | None = field(default=None, init=False, repr=False)
+    _shape: tuple[int, ...] = field(default=(), init=False, repr=False)
+
+    @abstractmethod
+    def build(self, shape: tuple[int, ...], n_classes: int) -> Network:
+        """Return a network with fresh weights for prepared samples of ``shape``."""
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Names of what the learner can do."""
+        return frozenset({"probabilities", "logits", "embeddings", "head"})
+
+    @property
+    def name(self) -> str:
+        """How errors call the learner."""
+        return type(self).__name__.lower()
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer of the fitted network: embeddings in, logits out."""
+        return self._fitted().head
+
+    # -- fitting ---------------------------------------------------------------------------------------------
+
+    def fit(self, labeled: Samples, *, unlabeled: Samples, start: str, generator: torch.Generator) -> None:
+        """Train on ``labeled``.
+
+        Shuffling and augmentation draw from ``generator``, fresh weights and dropout from torch's global one.
+
+        Raises
+        ------
+        ConfigError
+            A parameter cannot be used.
+        LearnerError
+            There are no weights to start from, or the loss became NaN or infinite.
+        """
+        self.check_parameters()
+        if labeled.task != "classification":
+            raise LearnerError(f"learner {self.name} does classification, not {labeled.task}")
+        device = self._device()
+        layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self._network = self._start(labeled, start).to(device)
+        if len(labeled.shape) == 3:
+            self._network.to(memory_format=layout)
+        self._train(self._network, self._batches(labeled, generator, device), len(labeled), device)
+
+    def load_pretrained(self, samples: Samples) -> None:
+        """Take the weights of the file ``weights`` without fitting, so that an initial pool can be selected.
+
+        Raises
+        ------
+        LearnerError
+            There are no weights, or they are of another network.
+        """
+        self._network = self._start(samples, "pretrained").to(self._device()).eval()
+
+    def check_parameters(self) -> None:
+        """Refuse parameters that cannot be used, naming the first."""
+        for name, least in (("epochs", 1), ("min_steps", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"learner {self.name}: {name} must be an integer of at least {least}, not {value!r}")
+        if not self.lr > 0:
+            raise ConfigError(f"learner {self.name}: lr must be above 0, not {self.lr!r}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"learner {self.name}: weight_decay must be 0 or more, not {self.weight_decay!r}")
+        for name, known in (
+            ("schedule", ("cosine", "constant")),
+            ("optimizer", ("adam", "sgd")),
+            ("precision", ("auto", "float32", "bf16", "fp16")),
+        ):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"learner {self.name}: {name} is one of {', '.join(known)}, not {getattr(self, name)!r}"
+                )
+
+    def _device(self) -> torch.device:
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise ConfigError(f"learner {self.name}: device {self.device!r} is none that torch knows") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"learner {self.name}: device = {self.device!r}, but torch sees no CUDA device here")
+        return device
+
+    def _start(self, labeled: Samples, start: str) -> Network:
+        shape, n_classes = labeled.shape, labeled.n_classes
+        fits = self._network is not None and self._shape == shape and self.head.out_features == n_classes
+        if start == "warm" and fits:
+            return self._fitted()
+        if start not in ("scratch", "warm", "pretrained"):
+            raise ConfigError(f"learner {self.name}: start is one of scratch, warm, pretrained, not {start!r}")
+        self._shape = shape
+        network = self.build(shape, n_classes)
+        if start == "pretrained":
+            load_weights(network, self.weights, self.name)
+        return network
+
+    def _batches(self, labeled: Samples, generator: torch.Generator, device: torch.device) -> Batches:
+        """Return what yields an epoch of ``(inputs, labels)`` a call, shuffled."""
+        if labeled.labels is None:
+            raise LearnerError(f"learner {self.name} was given samples without labels to train on")
+        if self.augment or 4 * len(labeled) * math.prod(labeled.shape) > RESIDENT_BYTES:
+            return lambda: (
+                (x, y)
+                for x, y in labeled.batches(self.batch_size, generator=generator, augment=self.augment, device=device)
+                if y is not None
+            )
+        inputs = torch.cat([x for x, _ in labeled.batches(self.batch_size, device=device)])
+        labels = labeled.labels.to(device)
+
+        def epoch() -> Iterator[tuple[Tensor, Tensor]]:
+            order = torch.randperm(len(labels), generator=generator).to(device)
+            for rows in order.split(self.batch_size):
+                yield inputs[rows], labels[rows]
+
+        return epoch
+
+    def _train(self, network: Network, batches: Batches, n: int, device: torch.device) -> None:
+        steps_per_epoch = math.ceil(n / self.batch_size)
+        epochs = max(self.epochs, math.ceil(self.min_steps / steps_per_epoch))
+        optimizer = self._optimizer(network)
+        autocast, scaler = self._mixed_precision(device)
+        network.train()
+        step = 0
+        for epoch in range(1, epochs + 1):
+            total = torch.zeros((), device=device)
+            for x, y in batches():
+                if len(x) == 1 < min(n, self.batch_size):
+                    continue  # batch norm has no statistics of one sample; another epoch puts it elsewhere
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(self.lr, self.schedule, step / (epochs * steps_per_epoch))
+                set_batch_norm(network, training=len(x) > 1)
+                with autocast:
+                    loss = F.cross_entropy(network(x), y)
+                optimizer.zero_grad(set_to_none=True)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+                total += loss.detach()
+                step += 1
+            if not torch.isfinite(total):
+                raise LearnerError(
+                    f"learner {self.name}: the loss became NaN or infinite in epoch {epoch} of {epochs}: "
+                    f"lower lr (now {self.lr:g}), or look for extreme values in the inputs"
+                )
+        network.eval()
+
+    def _optimizer(self, network: Network) -> torch.optim.Optimizer:
+        parameters = list(network.parameters())
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(
+                parameters,
+                lr=self.lr,
+                momentum=0.9,
+                nesterov=True,
+                weight_decay=self.weight_decay,
+                fused=True,
+            )
+        return torch.optim.Adam(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+    def _mixed_precision(self, device: torch.device) -> tuple[AbstractContextManager[Any], torch.amp.GradScaler]:
+        precision = self.precision if device.type == "cuda" else "float32"
+        if precision == "auto":
+            precision = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        return (
+            torch.autocast(device.type, dtype=dtype, enabled=precision != "float32"),
+            torch.amp.GradScaler(device.type, enabled=precision == "fp16"),
+        )
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    def predict(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Return logits, probabilities and embeddings, float32, from one pass in eval mode."""
+        network = self._fitted()
+        network.eval()
+        return self._outputs(network, inputs)
+
+    def _outputs(self, network: Network, inputs: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            embeddings = network.features(inputs.to(network.head.weight.device))
+            logits = network.head(embeddings)
+            return {"logits": logits, "probabilities": logits.softmax(1), "embeddings": embeddings}
+
+    def _fitted(self) -> Network:
+        if self._network is None:
+            raise LearnerError(f"learner {self.name} has not been fitted yet")
+        return self._network
+
+    # -- keeping ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the weights and what is needed to build the network again; empty before the first fit."""
+        if self._network is None:
+            return {}
+        return {
+            "network": {name: value.detach().cpu().clone() for name, value in self._network.state_dict().items()},
+            "shape": list(self._shape),
+            "n_classes": self._network.head.out_features,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave to a learner with the same parameters."""
+        self._network, self._shape = None, ()
+        if state:
+            self._shape = tuple(state["shape"])
+            with streams.seeded("learner", "restore"):  # fresh weights, about to be replaced, must not cost draws
+                network = self.build(self._shape, int(state["n_classes"]))
+            network.load_state_dict(state["network"])
+            self._network = network.to(self._device()).eval()
+
+
+@dataclass(kw_only=True, eq=False)
+class DropoutLearner(TorchLearner):
+    """A torch learner whose network may have dropout layers.
+
+    Parameters
+    ----------
+    dropout : float
+        Share of activations that training and ``sample`` set to 0; above 0 the learner provides ``dropout``.
+    """
+
+    dropout: float = 0.0
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """Names of what the learner can do."""
+        return super().provides | ({"dropout"} if self.dropout > 0 else frozenset())
+
+    def check_parameters(self) -> None:
+        """Refuse parameters that cannot be used, naming the first."""
+        super().check_parameters()
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"learner {self.name}: dropout must be at least 0 and below 1, not {self.dropout!r}")
+
+    def sample(self, inputs: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what ``predict`` does, from one pass with dropout drawn from ``generator``.
+
+        MC dropout (Gal and Ghahramani, *Dropout as a Bayesian Approximation*, ICML 2016).
+        Only the dropout layers are in training mode: batch norm uses, and keeps, its running statistics.
+
+        Raises
+        ------
+        LearnerError
+            The learner has no dropout.
+        """
+        if self.dropout == 0:
+            raise LearnerError(f"learner {self.name} has no dropout to sample with: set dropout, e.g. to 0.25")
+        network = self._fitted()
+        network.eval()
+        for module in network.modules():
+            if isinstance(module, (nn.Dropout, nn.Dropout2d)):
+                module.train()
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        try:
+            with streams.seeded("dropout", seed):
+                return self._outputs(network, inputs)
+        finally:
+            network.eval()

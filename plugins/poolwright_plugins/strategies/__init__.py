@@ -1,0 +1,1 @@
+"""Built-in strategies, one module for each family of methods."""

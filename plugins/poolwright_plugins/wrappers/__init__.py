@@ -1,0 +1,1 @@
+"""Built-in wrappers: what is put around a strategy's hooks."""

@@ -1,0 +1,57 @@
+"""The conformance suite, as third parties run it, on every built-in plugin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from poolwright import testing
+from poolwright_plugins.datasets.arrays import Arrays
+from poolwright_plugins.datasets.digits import Digits
+from poolwright_plugins.learners.cnn import CNN
+from poolwright_plugins.learners.linear import Linear
+from poolwright_plugins.learners.mlp import MLP
+from poolwright_plugins.learners.sklearn import Sklearn
+from poolwright_plugins.strategies.badge import Badge
+from poolwright_plugins.strategies.coreset import CoreSet
+from poolwright_plugins.strategies.kmeans import KMeans
+from poolwright_plugins.strategies.random import Random
+from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
+from poolwright_plugins.wrappers.stop_when import StopWhen
+
+
+@pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
+def test_strategies_conform(plugin: type) -> None:
+    testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize("params", [{"threshold": 1.01}, {"stable": 2}])
+def test_stop_when_conforms(params: dict[str, Any]) -> None:
+    testing.assert_conforms("wrapper", StopWhen, params)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "params"),
+    [
+        (Linear, {}),
+        (MLP, {"dropout": 0.2}),
+        (CNN, {"width": 4, "dropout": 0.2}),
+        (Sklearn, {}),
+        (Sklearn, {"estimator": "RandomForestClassifier", "params": {"n_estimators": 5}}),
+    ],
+)
+def test_learners_conform(plugin: type, params: dict[str, Any]) -> None:
+    testing.assert_conforms("learner", plugin, params)
+
+
+def test_digits_conform() -> None:
+    testing.assert_conforms("dataset", Digits)
+
+
+def test_arrays_conform(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    np.savez(tmp_path / "data.npz", x=x, y=np.arange(60) % 3)
+    testing.assert_conforms("dataset", Arrays, {"path": str(tmp_path / "data.npz")})

@@ -1,0 +1,126 @@
+"""Where a fit of a torch learner starts from, and what is kept of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from poolwright import ConfigError, LearnerError
+from poolwright_plugins.learners.cnn import CNN
+from poolwright_plugins.learners.mlp import MLP
+
+from .learner_parts import TORCH_LEARNERS, Blobs, fit, logits, quick
+
+STILL: dict[str, Any] = {"lr": 1e-12, "epochs": 1, "weight_decay": 0.0}
+each_learner = pytest.mark.parametrize("kind", TORCH_LEARNERS)
+
+
+def saved(learner: Any, folder: Path) -> str:
+    path = folder / "weights.pt"
+    torch.save(learner.state_dict(), path)
+    return str(path)
+
+
+def test_scratch_forgets_and_warm_goes_on_from_the_present_weights() -> None:
+    data = Blobs()
+    learner = fit(quick(MLP), data.labeled(), seed=1)
+    before = logits(learner, data.inputs)
+    learner.lr, learner.epochs = 1e-12, 1
+    fit(learner, data.labeled(), seed=2, start="warm")
+    torch.testing.assert_close(logits(learner, data.inputs), before, rtol=0, atol=1e-4)
+    fit(learner, data.labeled(), seed=2)
+    assert (logits(learner, data.inputs) - before).abs().max() > 0.01
+
+
+def test_warm_begins_anew_where_there_is_nothing_to_go_on_from() -> None:
+    data = Blobs()
+    assert torch.equal(
+        logits(fit(quick(MLP), data.labeled(), start="warm"), data.inputs),
+        logits(fit(quick(MLP), data.labeled(), start="scratch"), data.inputs),
+    )
+    learner = fit(quick(MLP), Blobs(classes=4).labeled())
+    assert logits(fit(learner, data.labeled(), start="warm"), data.inputs).shape == (40, 3)
+
+
+@each_learner
+def test_pretrained_begins_from_the_weights_in_the_file(kind: type, tmp_path: Path) -> None:
+    data = Blobs()
+    learner = fit(quick(kind, epochs=5), data.labeled(), seed=1)
+    weights = saved(learner, tmp_path)
+    again = fit(quick(kind, weights=weights, **STILL), data.labeled(), seed=2, start="pretrained")
+    torch.testing.assert_close(again.head.weight, learner.head.weight, rtol=0, atol=1e-4)
+    torch.save(learner.state_dict()["network"], tmp_path / "plain.pt")
+    plain = fit(quick(kind, weights=str(tmp_path / "plain.pt"), **STILL), data.labeled(), seed=2, start="pretrained")
+    assert torch.equal(plain.head.weight, again.head.weight)
+
+
+def test_pretrained_weights_serve_another_number_of_classes_with_a_fresh_head(tmp_path: Path) -> None:
+    source = fit(quick(MLP), Blobs(classes=5).labeled())
+    learner = quick(MLP, weights=saved(source, tmp_path), **STILL)
+    fit(learner, Blobs(classes=3).labeled(), start="pretrained")
+    body = "body.1.weight"
+    torch.testing.assert_close(
+        learner.state_dict()["network"][body], source.state_dict()["network"][body], rtol=0, atol=1e-4
+    )
+    assert learner.head.out_features == 3
+
+
+def test_pretrained_without_usable_weights_says_what_is_wrong(tmp_path: Path) -> None:
+    labeled = Blobs().labeled()
+    damaged = tmp_path / "damaged.pt"
+    damaged.write_bytes(b"not a checkpoint")
+    other = saved(fit(quick(MLP, hidden=(9,)), labeled), tmp_path)
+    for weights, message in (
+        (None, "needs the parameter weights"),
+        (str(tmp_path / "missing.pt"), "there is no weights file '.*missing.pt'"),
+        (str(damaged), "cannot be read as weights"),
+        (other, "holds weights of another network; they differ in body.1.weight"),
+    ):
+        with pytest.raises(LearnerError, match=message):
+            fit(quick(MLP, weights=weights), labeled, start="pretrained")
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"network": Path("x")}, path)
+    with pytest.raises(LearnerError, match="cannot be read as weights"):
+        fit(quick(MLP, weights=str(path)), Blobs().labeled(), start="pretrained")
+
+
+def test_an_unknown_start_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="start is one of scratch, warm, pretrained, not 'cold'"):
+        fit(quick(MLP), Blobs().labeled(), start="cold")
+
+
+@each_learner
+def test_a_restored_learner_predicts_and_goes_on_like_the_saved_one(kind: type, tmp_path: Path) -> None:
+    data = Blobs()
+    learner = fit(quick(kind), data.labeled())
+    path = saved(learner, tmp_path)
+    restored = quick(kind)
+    generators = torch.get_rng_state()
+    restored.load_state_dict(torch.load(path, weights_only=True))
+    assert torch.equal(torch.get_rng_state(), generators)
+    assert torch.equal(logits(restored, data.inputs), logits(learner, data.inputs))
+    for each in (learner, restored):
+        fit(each, data.labeled(), start="warm", seed=3)
+    assert torch.equal(logits(restored, data.inputs), logits(learner, data.inputs))
+
+
+def test_the_state_of_an_unfitted_learner_is_empty_and_makes_unfitted() -> None:
+    learner = fit(quick(CNN), Blobs().labeled())
+    learner.load_state_dict(quick(CNN).state_dict())
+    with pytest.raises(LearnerError, match="has not been fitted"):
+        learner.predict(Blobs().inputs)
+
+
+def test_a_saved_state_does_not_follow_later_training() -> None:
+    data = Blobs()
+    learner = fit(quick(MLP), data.labeled())
+    state = learner.state_dict()["network"]
+    before = {name: value.clone() for name, value in state.items()}
+    fit(learner, data.labeled(), start="warm")
+    assert all(torch.equal(state[name], before[name]) for name in before)

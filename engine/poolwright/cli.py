@@ -99,7 +99,7 @@ def run(
         raise typer.Exit(130) from None
     page = _show(result, folder / "report.html", reasons=False)
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
-    if config is None:
+    if config is None and not (strategy or dataset or learner or resume):
         console.print(
             "\nNext, for example:\n"
             "  poolwright run --strategy entropy --strategy badge --seeds 5     compare others\n"

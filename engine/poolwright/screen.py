@@ -133,7 +133,8 @@ def _doctor_rows(environment: Mapping[str, str]) -> tuple[list[tuple[str, str]],
         rows.append(("CUDA device", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))))
     else:
         rows.append(("CUDA device", "none that torch can use: everything runs on the CPU"))
-    rows += [(f"kernels: {key}", escape(_plain(value))) for key, value in kernels.build_info().items()]
+    facts = {key: value for key, value in kernels.build_info().items() if value not in ("", None, {}, [])}
+    rows += [(f"kernels: {key.replace('_', ' ')}", escape(_plain(value))) for key, value in facts.items()]
     rows += [(name, escape(environment[name])) for name in sorted(environment) if name.startswith("POOLWRIGHT_")]
     problems = [problem for entry in Catalog().entries() if (problem := entry.problem())]
     rows.append(("plugins", f"[red]{len(problems)} broken[/red]" if problems else "all can be imported"))

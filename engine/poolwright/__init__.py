@@ -13,6 +13,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import kernels, metrics, streams, testing
+    from .composition import Part, Roles
     from .cycle import Cycle, CycleRecord, PoolView
     from .dataset import Dataset, Samples, Split, SubsetSplit, TensorSplit
     from .errors import (
@@ -41,6 +42,7 @@ _HOME = {
     "metrics": ("metrics", None),
     "streams": ("streams", None),
     "testing": ("testing", None),
+    **{name: ("composition", name) for name in ("Part", "Roles")},
     **{name: ("cycle", name) for name in ("Cycle", "CycleRecord", "PoolView")},
     **{name: ("dataset", name) for name in ("Dataset", "Samples", "Split", "SubsetSplit", "TensorSplit")},
     **{
@@ -82,11 +84,13 @@ __all__ = [
     "LearnerView",
     "NoisyOracle",
     "Oracle",
+    "Part",
     "PluginError",
     "PoolError",
     "PoolView",
     "PoolwrightError",
     "Result",
+    "Roles",
     "Rows",
     "RunResult",
     "Samples",

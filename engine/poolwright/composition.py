@@ -1,7 +1,11 @@
 """Roles and who plays them: strategy instances in one pluggy manager a run.
 
 A run names a strategy, or one plugin a hook. ``name`` fills every role it implements, and a role named beside it
-overrides. score, select and reward have exactly one owner; update is heard by all. See DESIGN, "Roles".
+overrides. score, select and reward have exactly one owner; update is heard by all.
+
+Without ``name``, an unnamed reward belongs to the owner of select if it has one. Roles that nobody owns get defaults:
+top-k for select, the change of the headline metric on validation data for reward. A select that takes no scores has
+none computed.
 """
 
 from __future__ import annotations

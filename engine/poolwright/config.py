@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from .catalog import Catalog
 from .errors import ConfigError, close_matches
-from .spec import Experiment
+from .spec import Experiment, known_keys
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,12 +60,12 @@ def load(source: Path | Mapping[str, Any], overrides: Sequence[str] = (), catalo
         raw = _copy(source)
     for item in overrides:
         override(raw, item)
+    for key, name in (("dataset", "digits"), ("learner", "mlp")):
+        if isinstance(raw.get(key), dict):
+            raw[key].setdefault("name", name)
     where = _Where(source if isinstance(source, Path) else None, text)
     try:
-        experiment = Experiment.model_validate(raw)
-    except pydantic.ValidationError as error:
-        raise ConfigError(_explain(error, where)) from None
-    try:
+        experiment = Experiment(**raw)
         experiment.check_plugins(catalog or Catalog())
     except ConfigError as error:
         raise type(error)(f"{where.of(error.key)}{error}", error.key) from error.__cause__
@@ -94,7 +92,7 @@ def override(raw: dict[str, Any], item: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text.strip()
     target: Any = raw
-    if path[0] not in raw and len(path) > 1 and path[0] not in _known_keys():
+    if path[0] not in raw and len(path) > 1 and path[0] not in known_keys():
         target = _strategy_called(raw, path[0], item)
         path = path[1:]
     for part in path[:-1]:
@@ -102,7 +100,8 @@ def override(raw: dict[str, Any], item: str) -> None:
             target[part] = {"name": target[part]}
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"--set {item!r}: {part!r} holds a {type(target).__name__}, not a table")
+            way_out = "name the strategy, as in badge.KEY=VALUE" if part == "strategy" else "it has no keys"
+            raise ConfigError(f"--set {item!r}: {part!r} is no table: {way_out}")
     if isinstance(target.get(path[-1]), dict) and "name" in target[path[-1]] and isinstance(value, str):
         value = {"name": value}
     target[path[-1]] = value
@@ -121,12 +120,8 @@ def _strategy_called(raw: dict[str, Any], name: str, item: str) -> dict[str, Any
                 return found
     names = [str(entry.get("label") or entry.get("name")) for entry in entries]
     raise ConfigError(
-        f"--set {item!r}: no key and no strategy is called {name!r}: {close_matches(name, [*_known_keys(), *names])}"
+        f"--set {item!r}: no key and no strategy is called {name!r}: {close_matches(name, [*known_keys(), *names])}"
     )
-
-
-def _known_keys() -> list[str]:
-    return [field.alias or name for name, field in Experiment.model_fields.items()]
 
 
 def _copy(value: Any) -> Any:
@@ -173,20 +168,3 @@ class _Where:
             if key[:end] in self._lines:
                 return f"{self._path}, line {self._lines[key[:end]]}: "
         return f"{self._path}: "
-
-
-def _explain(error: pydantic.ValidationError, where: _Where) -> str:
-    """Return pydantic's first complaint as one line in our words."""
-    first = error.errors()[0]
-    key = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]()]", part)))
-    dotted = ".".join(str(part) for part in key)
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        known = _known_keys() if len(key) == 1 else ["rate", "superclass", "seed"]
-        message = f"unknown key {key[-1]!r}: {close_matches(str(key[-1]), known)}"
-    elif first["type"] == "missing":
-        message = f"{dotted} is missing"
-    elif dotted:
-        message = f"{dotted} = {first.get('input')!r}: {message[0].lower()}{message[1:]}"
-    more = len(error.errors()) - 1
-    return f"{where.of(key)}{message}" + (f" (and {more} more)" if more else "")

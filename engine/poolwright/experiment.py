@@ -33,7 +33,7 @@ from .resample import resample, stratified
 from .results import Result, RunResult
 from .rows import default_memory_limit
 from .session import Session
-from .spec import DatasetSpec, Experiment, LearnerSpec
+from .spec import DatasetSpec, Experiment, LearnerSpec, PluginSpec
 from .store import Store, locked, read_journal, write_atomically
 
 __all__ = ["Experiment", "load_dataset", "load_result", "run"]
@@ -138,7 +138,7 @@ class _Bench:
         """Bytes that one matrix may take."""
         return int(self.experiment.memory_limit or default_memory_limit())
 
-    def learner(self, spec: LearnerSpec) -> LearnerFactory:
+    def learner(self, spec: LearnerSpec | PluginSpec) -> LearnerFactory:
         """Return a function that makes the learner."""
         return self.catalog.learner(spec.name, spec.params, device=self.device)
 
@@ -236,7 +236,7 @@ def load_dataset(
     catalog : Catalog, optional
         Where names are looked up; the environment's by default.
     options
-        Parameters of the data set, and ``imbalance``, ``long_tail``, ``subset``, ``validation``, ``seed``.
+        Parameters of the data set, and ``imbalance``, ``long_tail``, ``subset``, ``validation``, ``split_seed``.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def load_dataset(
         long_tail=spec.long_tail,
         subset=spec.subset,
         validation=spec.validation,
-        seed=spec.seed,
+        seed=spec.split_seed,
     )
 
 

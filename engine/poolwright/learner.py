@@ -15,7 +15,8 @@ it can do stands in ``provides``:
 
 A learner without logits or probabilities returns ``predictions`` (class indices) so that it can be evaluated.
 Optional members: ``state_dict()`` and ``load_state_dict(state)`` (needed for ``start = "warm"`` and
-``refit_every``), ``load_pretrained(samples)`` (take pretrained weights without fitting, for initial pools), a parameter ``device`` (the run passes its own), ``predict_batch_size`` (1024 by default).
+``refit_every``), ``load_pretrained(samples)`` (take pretrained weights without fitting, for initial pools), a
+parameter ``device`` (the run passes its own), ``predict_batch_size`` (1024 by default).
 """
 
 from __future__ import annotations

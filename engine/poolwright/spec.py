@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,8 +15,14 @@ from .errors import ConfigError, close_matches
 from .hookspecs import HOOKS
 from .rows import parse_size
 
-RESAMPLING = ("imbalance", "long_tail", "subset", "validation", "seed")
+RESAMPLING = ("imbalance", "long_tail", "subset", "validation", "split_seed")
 """Options of [dataset] that the engine applies to any data set."""
+
+
+def reserved_keys(kind: str) -> tuple[str, ...]:
+    """Return the keys that the engine keeps for itself beside the parameters of a plugin of this kind."""
+    models: dict[str, type[BaseModel]] = {"strategy": StrategySpec, "learner": LearnerSpec, "dataset": DatasetSpec}
+    return tuple(models[kind].model_fields) if kind in models else ("name",)
 
 
 def _part(value: Any) -> Any:
@@ -24,7 +31,7 @@ def _part(value: Any) -> Any:
         return value
     if isinstance(value, str) or callable(value):
         return Part(value)
-    if isinstance(value, Mapping) and isinstance(value.get("name"), str):
+    if isinstance(value, Mapping) and (isinstance(value.get("name"), str) or callable(value.get("name"))):
         return Part(value["name"], {key: v for key, v in value.items() if key != "name"})
     raise ValueError("write a plugin's name, or { name = ..., parameter = value }")
 
@@ -61,13 +68,17 @@ class DatasetSpec(_Named):
     long_tail: float | None = None
     subset: int | None = None
     validation: int | float | None = None
-    seed: int = 0
+    split_seed: int = 0
+
+
+class PluginSpec(_Named):
+    """A name and its parameters, nothing else."""
 
 
 class LearnerSpec(_Named):
     """``[learner]``: a name, its parameters, how it starts each fit, and when it is fitted anew."""
 
-    start: str = "scratch"
+    start: Literal["scratch", "warm", "pretrained"] = "scratch"
     refit_every: int | None = Field(default=None, ge=1)
 
 
@@ -78,7 +89,7 @@ class InitialSpec(BaseModel):
 
     strategy: PartField = Part("random")
     size: int = Field(default=50, ge=1)
-    learner: Annotated[LearnerSpec, BeforeValidator(_named)] | None = None
+    learner: Annotated[PluginSpec, BeforeValidator(_named)] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
@@ -102,7 +113,7 @@ class OracleSpec(BaseModel):
 
 
 class StrategySpec(BaseModel):
-    """``[[strategy]]``: a name for all roles, or one plugin a role; see DESIGN, "Roles"."""
+    """``[[strategy]]``: a name for all roles, or one plugin a role; see :mod:`poolwright.composition`."""
 
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
 
@@ -170,9 +181,7 @@ def as_roles(strategy: Roles | Mapping[str, Any] | str | Callable[..., Any]) -> 
     try:
         return StrategySpec.model_validate(_named(strategy)).roles([])
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"strategy {where}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise _explained(error) from None
 
 
 def _plain_part(part: Part) -> dict[str, Any]:
@@ -218,15 +227,15 @@ class Experiment(BaseModel):
 
     Raises
     ------
-    pydantic.ValidationError
-        A value does not fit; :func:`poolwright.config.load` turns it into a message with key and line.
+    ConfigError
+        A value does not fit; its ``key`` says which.
     """
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True)
 
     dataset: Annotated[DatasetSpec, BeforeValidator(_named)] = Field(default_factory=lambda: DatasetSpec(name="digits"))
     learner: Annotated[LearnerSpec, BeforeValidator(_named)] = Field(default_factory=lambda: LearnerSpec(name="mlp"))
-    report_learner: Annotated[LearnerSpec, BeforeValidator(_named)] | None = None
+    report_learner: Annotated[PluginSpec, BeforeValidator(_named)] | None = None
     strategies: list[Annotated[StrategySpec, BeforeValidator(_named)]] = Field(alias="strategy", min_length=1)
     seeds: int | list[int] = 3
     budget: int = Field(default=300, ge=0)
@@ -240,6 +249,12 @@ class Experiment(BaseModel):
     device: str = "auto"
     memory_limit: str | int | None = None
     allow_truth: bool = False
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            raise _explained(error) from None
 
     @pydantic.field_validator("seeds")
     @classmethod
@@ -355,3 +370,25 @@ class Experiment(BaseModel):
             for j, part in enumerate(spec.wrappers):
                 found.append((("strategy", i, "wrappers", j), "wrapper", part.plugin, part.params, []))
         return found
+
+
+def known_keys() -> list[str]:
+    """Return the keys of a configuration."""
+    return [field.alias or name for name, field in Experiment.model_fields.items()]
+
+
+def _explained(error: pydantic.ValidationError) -> ConfigError:
+    """Return pydantic's first complaint as one line in our words, with the key."""
+    first = error.errors()[0]
+    key = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]()]", part)))
+    dotted = ".".join(str(part) for part in key)
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = known_keys() if len(key) == 1 else list(OracleSpec.model_fields)
+        message = f"unknown key {key[-1]!r}: {close_matches(str(key[-1]), known)}"
+    elif first["type"] == "missing":
+        message = f"{dotted} is missing"
+    elif dotted:
+        message = f"{dotted} = {first.get('input')!r}: {message[0].lower()}{message[1:]}"
+    more = error.error_count() - 1
+    return ConfigError(message + (f" (and {more} more)" if more else ""), key)

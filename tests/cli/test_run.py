@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import poolwright as pw
+from poolwright.config import load
 from poolwright.experiment import load_result
 
 from .conftest import SMALL
@@ -87,6 +88,8 @@ def test_resume_goes_on_with_the_saved_configuration_and_adds_strategies(poolwri
         (["--learner", "mpl"], ["learner 'mpl'", "did you mean 'mlp'"]),
         (["--strategy", "mlp"], ["it is the name of a learner"]),
         (["--budget", "5000"], ["budget = 5000", "lower it to"]),
+        (["--set", "learner.start=wram"], ["learner.start = 'wram'", "'scratch'"]),
+        (["--set", "report_learner.name=mlp", "--set", "report_learner.start=warm"], ["no parameter 'start'"]),
         (["--set", "batch=0"], ["batch = 0", "greater than or equal to 1"]),
         (["--set", "learner.epochz=3"], ["no parameter 'epochz'", "epochs"]),
         (["--set", "dataset.validaton=0.1"], ["no parameter 'validaton'", "validation"]),
@@ -172,7 +175,8 @@ def test_a_data_folder_that_is_not_there_is_named_with_the_way_to_get_it(poolwri
 
 def test_the_initial_pool_can_be_selected_on_a_pretrained_learner(poolwright, tmp_path):
     dataset = pw.load_dataset("digits")
-    session = pw.Session(dataset, learner="linear", strategy="random", initial=100, budget=0, oracle=dataset.pool.labels)
+    oracle = pw.DatasetOracle(dataset.pool)
+    session = pw.Session(dataset, learner="linear", strategy="random", initial=100, budget=0, oracle=oracle)
     while session.advance() is not None:
         session.answer()
     torch.save(session._learner.state_dict(), tmp_path / "weights.pt")
@@ -184,3 +188,19 @@ def test_the_initial_pool_can_be_selected_on_a_pretrained_learner(poolwright, tm
     refused = poolwright("run", "--out", tmp_path / "other", *changes, "--set", "initial.learner.weights=none.pt")
     assert refused.status == 2
     assert "none.pt" in refused.err + refused.out
+
+
+def test_a_table_without_a_name_means_the_demonstrations_plugin(tmp_path):
+    (tmp_path / "a.toml").write_text("[learner]\nhidden = [8]\n[dataset]\nsubset = 300\n[[strategy]]\nname = 'random'")
+    experiment = load(tmp_path / "a.toml")
+    assert (experiment.learner.name, experiment.dataset.name) == ("mlp", "digits")
+
+
+def test_a_mistake_in_python_is_a_config_error_with_its_key():
+    with pytest.raises(pw.ConfigError, match="unknown key 'bugdet': did you mean 'budget'") as caught:
+        pw.Experiment(strategies=["random"], bugdet=3)
+    assert caught.value.key == ("bugdet",)
+    with pytest.raises(pw.ConfigError, match="budget = -1"):
+        pw.Experiment(strategies=["random"], budget=-1)
+    with pytest.raises(pw.ConfigError, match=r"unknown key 'scor'.*'score'"):
+        pw.Session(pw.load_dataset("digits"), strategy={"scor": "margin"}, budget=3)

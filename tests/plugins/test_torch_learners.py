@@ -164,11 +164,12 @@ def test_one_labeled_class_is_predicted_for_everything() -> None:
     assert (logits(learner, data.inputs).argmax(1) == 1).all()
 
 
-def test_batch_norm_statistics_never_come_from_one_sample() -> None:
-    learner = fit(quick(CNN), Blobs().labeled(4))
+@pytest.mark.parametrize(("ids", "batches"), [((4,), 0), ((0, 1, 2, 3, 4), 1)])
+def test_batch_norm_statistics_never_come_from_one_sample(ids: tuple[int, ...], batches: int) -> None:
+    learner = fit(quick(CNN, batch_size=4, epochs=3), Blobs().labeled(*ids))
     counts = [value for name, value in learner.state_dict()["network"].items() if name.endswith("batches_tracked")]
     assert counts
-    assert all(count == 0 for count in counts)
+    assert all(count == 3 * batches for count in counts)
 
 
 @each_learner

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def table(result: Result, *, reasons: bool = True) -> Table:
     """Return the summary table of a result, best AUBC in bold green, notes below.
 
-    ``reasons`` tells why a run failed, for those who have not been told. Labels and errors are shown as they are, not read as rich markup.
+    ``reasons`` tells why a run failed, for those who have not been told. Labels and errors are shown as they are, not
+    read as rich markup.
     """
     from rich import box
     from rich.table import Table

@@ -21,7 +21,7 @@ from .made import BATCH, PROVIDES, MadeDataset, MadeLearner, make_dataset, make_
 
 LABELED = 9
 RESERVED = 4
-"""Set aside as ``state``, the name that DESIGN gives to the reserve of the learned policies."""
+"""Set aside as ``state``, the usual name for the reserve of learned policies."""
 
 
 class Scores:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ..catalog import parameters
+from ..spec import reserved_keys
 from .findings import Broken, Inapplicable, Subject
 from .fingerprints import attributes
 
@@ -30,6 +31,11 @@ def constructor(subject: Subject) -> None:
     taken = known_parameters(subject)
     if not taken:
         raise Inapplicable("the constructor has no parameters")
+    for name in taken:
+        if name in reserved_keys(subject.kind):
+            raise Broken(
+                f"its parameter {name!r} is a key of the engine and would never reach it: give it another name"
+            )
     instance = subject.make()
     for name, parameter in taken.items():
         given = subject.params.get(name, parameter.default)

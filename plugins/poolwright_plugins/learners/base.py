@@ -48,7 +48,7 @@ class TorchLearner(ABC):
     weight_decay : float
         Added to the gradient as an L2 penalty.
     optimizer : {"adam", "sgd"}
-        SGD has Nesterov momentum 0.9.
+        What takes the steps; SGD has Nesterov momentum 0.9.
     augment : bool
         Train on the data set's random changes of the inputs.
     precision : {"auto", "float32", "bf16", "fp16"}
@@ -202,11 +202,9 @@ class TorchLearner(ABC):
         for epoch in range(1, epochs + 1):
             total = torch.zeros((), device=device)
             for x, y in batches():
-                if len(x) == 1 < min(n, self.batch_size):
-                    continue  # batch norm has no statistics of one sample; another epoch puts it elsewhere
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(self.lr, self.schedule, step / (epochs * steps_per_epoch))
-                set_batch_norm(network, training=len(x) > 1)
+                set_batch_norm(network, training=len(x) > 1)  # one sample has no statistics
                 with autocast:
                     loss = F.cross_entropy(network(x), y)
                 optimizer.zero_grad(set_to_none=True)

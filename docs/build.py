@@ -21,8 +21,8 @@ from poolwright.hookspecs import HOOKS
 ROOT = Path(__file__).resolve().parent.parent
 
 API = {
-    "Running": ("experiment", "spec", "results", "selection"),
-    "Stepping": ("session", "store"),
+    "Running": ("experiment", "spec", "preparation", "folder", "results", "state", "selection"),
+    "Stepping": ("session", "composition", "store"),
     "Hooks and what they see": ("hookspecs", "cycle", "rows"),
     "Learners, data and oracles": ("learner", "dataset", "oracle"),
     "Errors": ("errors",),
@@ -34,8 +34,8 @@ API = {
 """Page of the reference -> the modules whose public names stand on it."""
 
 MORE = {
-    "Running": ("config.load", "experiment.load_result"),
-    "Stepping": ("composition.Roles", "composition.Part", "events.Event"),
+    "Running": ("config.load",),
+    "Stepping": ("events.Event",),
 }
 """What those pages also show: names that are used beside the public ones and are not exported themselves."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from poolwright.experiment import load_result
+from poolwright import load_result
 
 from .third_party.environment import Environment, Outcome
 

@@ -14,7 +14,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import kernels, metrics, streams, testing
     from .composition import Part, Roles
-    from .cycle import Cycle, CycleRecord, PoolView
+    from .cycle import Cycle, PoolView
     from .dataset import Dataset, Samples, Split, SubsetSplit, TensorSplit
     from .errors import (
         ConfigError,
@@ -27,14 +27,18 @@ if TYPE_CHECKING:
         StoreError,
         UnknownNameError,
     )
-    from .experiment import Experiment, load_dataset, run
+    from .experiment import run
+    from .folder import load_result
     from .hookspecs import hookimpl, hookspec
     from .learner import Learner, LearnerView
     from .oracle import DatasetOracle, NoisyOracle, Oracle
+    from .preparation import load_dataset
     from .results import Result, RunResult
     from .rows import Rows
     from .selection import select
     from .session import Session
+    from .spec import Experiment
+    from .state import CycleRecord
     from .store import Store
 
 _HOME = {
@@ -43,7 +47,7 @@ _HOME = {
     "streams": ("streams", None),
     "testing": ("testing", None),
     **{name: ("composition", name) for name in ("Part", "Roles")},
-    **{name: ("cycle", name) for name in ("Cycle", "CycleRecord", "PoolView")},
+    **{name: ("cycle", name) for name in ("Cycle", "PoolView")},
     **{name: ("dataset", name) for name in ("Dataset", "Samples", "Split", "SubsetSplit", "TensorSplit")},
     **{
         name: ("errors", name)
@@ -59,12 +63,16 @@ _HOME = {
             "UnknownNameError",
         )
     },
-    **{name: ("experiment", name) for name in ("Experiment", "load_dataset", "run")},
+    "run": ("experiment", "run"),
     **{name: ("hookspecs", name) for name in ("hookimpl", "hookspec")},
     **{name: ("learner", name) for name in ("Learner", "LearnerView")},
     **{name: ("oracle", name) for name in ("DatasetOracle", "NoisyOracle", "Oracle")},
     **{name: ("results", name) for name in ("Result", "RunResult")},
+    "CycleRecord": ("state", "CycleRecord"),
+    "Experiment": ("spec", "Experiment"),
     "Rows": ("rows", "Rows"),
+    "load_dataset": ("preparation", "load_dataset"),
+    "load_result": ("folder", "load_result"),
     "select": ("selection", "select"),
     "Session": ("session", "Session"),
     "Store": ("store", "Store"),
@@ -106,6 +114,7 @@ __all__ = [
     "hookspec",
     "kernels",
     "load_dataset",
+    "load_result",
     "metrics",
     "run",
     "select",

@@ -128,7 +128,7 @@ def _experiment(
     if config is not None:
         return reader.load(config, changes)
     if saved is not None:
-        from .experiment import read_description
+        from .folder import read_description
 
         return reader.load(read_description(saved)["config"], changes)
     return reader.load(reader.DEMONSTRATION, changes)
@@ -153,7 +153,7 @@ def report(
 ) -> None:
     """Show the table of one or more runs, finished or not, and write their report.html."""
     from . import report as reports
-    from .experiment import load_result
+    from .folder import load_result
     from .screen import console
 
     result = reports.merge([load_result(folder) for folder in folders])

@@ -34,9 +34,10 @@ from .contract import (
     declared_needs,
     hooks_of,
 )
-from .cycle import Cycle, CycleState
+from .cycle import Cycle
 from .errors import ConfigError, PluginError, PoolwrightError
 from .hookspecs import EXCLUSIVE, PROJECT, hookimpl
+from .state import CycleState
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Part:
     @property
     def key(self) -> str:
         """Equal for parts that share one instance."""
-        return f"{self.plugin!r} {sorted(self.params.items())!r}"
+        plugin = self.plugin if isinstance(self.plugin, str) else id(self.plugin)
+        return f"{plugin!r} {sorted(self.params.items())!r}"
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,9 @@ class Composition:
     def _register(self) -> None:
         """Register in reverse, since pluggy calls the last registered first."""
         if self._owner["select"] is None:
-            self._owner["select"] = Member("top-k", "strategy", "poolwright", TopK(), frozenset())
+            self._owner["select"] = Member("default top-k", "strategy", "poolwright", TopK(), frozenset())
         if self._owner["reward"] is None:
-            self._owner["reward"] = Member("metric-gain", "strategy", "poolwright", MetricGain(), frozenset())
+            self._owner["reward"] = Member("default metric-gain", "strategy", "poolwright", MetricGain(), frozenset())
         owners = {role: member for role, member in self._owner.items() if member is not None}
         self.owners = {role: member.name for role, member in owners.items()}
         wrappers = [member for member in self.members if member.kind == "wrapper"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .cycle import CycleRecord
 from .metrics import aubc, final
+from .state import CycleRecord
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ learning and a simulated episode use the same two calls::
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,19 +17,21 @@ import torch
 from torch import Tensor
 
 from . import streams
-from .catalog import Catalog, one_line
+from .catalog import Catalog
 from .composition import Composition, Roles
-from .cycle import CycleRecord, CycleState
-from .dataset import Dataset, Samples, whole
-from .errors import ConfigError, LearnerError, PluginError, PoolError, PoolwrightError
+from .dataset import Dataset
+from .errors import ConfigError, PluginError, PoolError
 from .events import Event, Listener, ignore
-from .learner import STARTS, Learner, LearnerFactory
-from .metrics import evaluate, task_named
+from .learner import LearnerFactory
+from .ledger import Ledger
+from .metrics import task_named
 from .oracle import Oracle
-from .pool import ASKED, LABELED, UNLABELED, Label, Pool, as_ids
+from .pool import ASKED, LABELED, UNLABELED, Pool, as_ids
 from .rows import default_memory_limit
 from .spec import as_roles
-from .store import Answer, Store, unreadable
+from .state import CycleRecord, CycleState
+from .store import Store
+from .training import Training
 
 IDLE_LIMIT = 1000
 """Cycles in a row that may pass without buying a label (a strategy that only re-picks what it released)."""
@@ -132,30 +133,29 @@ class Session:
         self.history: list[CycleRecord] = []
         self.finished = False
         self._candidates = candidates
-        self._start = start
-        self._refit_every = refit_every
-        self._report = report
         self._memory_limit = memory_limit or default_memory_limit()
-        self._store = store
+        self._ledger = Ledger(store)
         self._given = dict(given or {})
         self._listener = listener
         self._label = label
         catalog = catalog or Catalog()
         self._factory = catalog.learner(learner, {}, device=device) if isinstance(learner, str) else learner
-        self._learner: Learner | None = self._factory() if self._factory else None
-        self._report_learner: Learner | None = report_learner() if report_learner else None
-        self._validation = whole(dataset, dataset.validation) if dataset.validation else None
-        self._test = whole(dataset, dataset.test) if report and learner else None
+        self.training = Training(
+            dataset,
+            self._factory,
+            start=start,
+            refit_every=refit_every,
+            report_learner=report_learner,
+            report=report,
+            device=device,
+            seed=seed,
+        )
         self._composition = self._compose(as_roles(strategy), catalog, allow_truth) if strategy else None
         self._check_settings()
-        self._position = 0
-        self._waiting: list[Answer] = []
         self._order: list[int] = []
         self._free: set[int] = set()
-        self._fitted_labels = 0
         self._baseline: dict[str, float] | None = None
         self._idle = 0
-        self._recorded = 0
         for name, ids in (reserve or {}).items():
             self.pool.reserve(name, ids, dataset.pool.labels(ids))
         if isinstance(initial, int):
@@ -163,18 +163,17 @@ class Session:
         if initial is not None:
             self._order += self.pool.ask(initial, initial=True).tolist()
         self._check_budget()
-        if store is not None:
-            self._resume(store)
+        self._resume()
 
     def _compose(self, roles: Roles, catalog: Catalog, allow_truth: bool) -> Composition:
-        provides = set(self._given) | set(self._learner.provides if self._learner else ())
+        provides = set(self._given) | set(self.training.learner.provides if self.training.learner else ())
         composition = Composition(roles, catalog, task=self.dataset.task, provides=provides)
         for member in composition.members:
-            if "validation" in member.needs and self._validation is None:
+            if "validation" in member.needs and self.training.validation is None:
                 raise ConfigError(f"{member.who} needs validation data: set [dataset] validation = 0.1")
             if "features" in member.needs and self.dataset.features is None:
                 raise ConfigError(f"{member.who} needs the data set's own features, and this one has none")
-            if "learner" in member.needs and self._learner is None:
+            if "learner" in member.needs and self.training.learner is None:
                 raise ConfigError(f"{member.who} needs a learner, and there is none here")
             if "truth" in member.needs and not allow_truth:
                 raise ConfigError(
@@ -189,14 +188,6 @@ class Session:
             raise ConfigError(f"budget = {self.budget}: it counts labels to buy and cannot be negative")
         if self._candidates is not None and self._candidates < max(1, self.batch or 1):
             raise ConfigError(f"candidates = {self._candidates} is fewer than a batch of {self.batch or 1}: raise it")
-        if self._start not in STARTS:
-            raise ConfigError(f"learner.start = {self._start!r}: choose one of {', '.join(STARTS)}")
-        continues = self._start == "warm" or self._refit_every is not None
-        if continues and self._learner is not None and not hasattr(self._learner, "state_dict"):
-            raise ConfigError(
-                f"learner {type(self._learner).__name__} keeps no state, so it cannot go on from its weights: "
-                f"set learner.start = 'scratch' and leave refit_every out"
-            )
 
     def _draw(self, size: int) -> Tensor:
         """Return ``size`` unlabeled ids, drawn at random."""
@@ -225,7 +216,7 @@ class Session:
     @property
     def outstanding(self) -> Tensor:
         """Ids that were asked and are not answered, in the order in which they were selected."""
-        answered = {answer.id for answer in self._waiting}
+        answered = self._ledger.waiting
         self._order = [i for i in self._order if int(self.pool.state_of(torch.tensor(i))) == ASKED]
         return torch.tensor([i for i in self._order if i not in answered], dtype=torch.int64)
 
@@ -243,14 +234,14 @@ class Session:
         """
         self._record_cycles()
         while not self.finished:
-            self._replay()
+            self._ledger.replay(self.pool, self.index)
             outstanding = self.outstanding
             waits_for_answers = len(outstanding) and (not self._told or self.left == 0)
             waits_for_choice = self._composition is None and self.history and not len(self.pool.fresh)
             if waits_for_answers or waits_for_choice:
                 return outstanding
             asked = self._cycle()
-            if self._waiting:  # answered before the stop: nobody is asked again
+            if self._ledger.waiting:  # answered before the stop: nobody is asked again
                 continue
             if len(asked) or (self._composition is None and not self.finished):
                 return asked
@@ -299,12 +290,12 @@ class Session:
                 raise PoolError(
                     f"tell: label {value} of id {i} is no class; there are 0..{len(self.dataset.classes) - 1}"
                 )
-        self._note(checked, values)
+        self._ledger.note(self.pool, checked, values)
 
     def skip(self, ids: Any) -> None:
         """Give up on ids that were asked: nobody can tell. They cost nothing and are not asked again."""
         checked = self.pool.check(ids, "skip", allowed=[ASKED])
-        self._note(checked, [None] * len(checked))
+        self._ledger.note(self.pool, checked, [None] * len(checked))
 
     def answer(self) -> None:
         """Let the oracle answer all that is outstanding."""
@@ -312,20 +303,6 @@ class Session:
             raise PoolError("this session has no oracle: tell(ids, labels) the answers yourself")
         ids = self.outstanding
         self.tell(ids, self.oracle(ids))
-
-    def _note(self, ids: Tensor, values: list[Label]) -> None:
-        """Journal answers first, then let them count (behind those that a resumed run still has to replay)."""
-        if self._store is None:
-            self._position += len(ids)
-            self.pool.learn(ids.tolist(), values)
-            return
-        before = self._store.position
-        after = self._store.append(ids.tolist(), values)
-        if self._waiting:
-            self._waiting += self._store.answers(before)
-        else:
-            self.pool.learn(ids.tolist(), values)
-            self._position = after
 
     # -- one cycle -----------------------------------------------------------------------------------------------
 
@@ -344,12 +321,12 @@ class Session:
             pool=self.pool,
             dataset=self.dataset,
             task=self.task,
-            learner=self._learner,
+            learner=self.training.learner,
             seed=self.seed,
             budget=self.left,
             device=self.device,
             memory_limit=self._memory_limit,
-            validation=self._validation,
+            validation=self.training.validation,
             history=self.history,
             metrics={},
             baseline=self._baseline,
@@ -362,10 +339,10 @@ class Session:
         )
 
     def _run_cycle(self, state: CycleState) -> Tensor:
-        position, labeled, paid = self._position, len(self.pool.ids(LABELED)), self.pool.paid
+        position, labeled, paid = self._ledger.position, len(self.pool.ids(LABELED)), self.pool.paid
         test: dict[str, float] = {}
-        if self._learner is not None:
-            test = self._fit_and_evaluate(state)
+        if self.training.learner is not None:
+            test = self.training.fit_and_evaluate(state, self._phase)
         self.pool.fitted()
         selected = torch.empty(0, dtype=torch.int64)
         reward = None
@@ -408,55 +385,6 @@ class Session:
             )
         return asked
 
-    def _fit_and_evaluate(self, state: CycleState) -> dict[str, float]:
-        """Fit the learner (and the report learner), evaluate; return the test metrics."""
-        assert self._learner is not None
-        ids = self.pool.ids(LABELED)
-        if not len(ids):
-            raise PoolError("nothing is labeled, so nothing can be fitted: give an initial pool ([initial] size)")
-        self._phase("fit")
-        due = self._refit_every is None or len(ids) - self._fitted_labels >= self._refit_every or state.index == 0
-        start = self._start if due else "warm"
-        if state.index == 0 and start == "warm":
-            start = "scratch"
-        if due:
-            self._fitted_labels = len(ids)
-        self._fit(self._learner, "learner", start, state, "fit")
-        self._phase("evaluate")
-        began = time.perf_counter()
-        if self._validation is not None:
-            state.metrics = evaluate(self._learner, self._validation, device=self.device)
-        state.seconds["evaluate"] = time.perf_counter() - began
-        if not self._report or self._test is None:
-            return {}
-        judge = self._learner
-        if self._report_learner is not None:
-            judge = self._report_learner
-            self._fit(judge, "report_learner", "scratch", state, "report")
-        began = time.perf_counter()
-        metrics = evaluate(judge, self._test, device=self.device)
-        state.seconds["report"] = state.seconds.get("report", 0.0) + time.perf_counter() - began
-        return metrics
-
-    def _fit(self, learner: Learner, role: str, start: str, state: CycleState, phase: str) -> None:
-        labeled_ids, unlabeled_ids = self.pool.ids(LABELED), self.pool.ids(UNLABELED)
-        labeled = Samples(self.dataset, self.dataset.pool, labeled_ids, self.pool.labels(labeled_ids))
-        unlabeled = Samples(self.dataset, self.dataset.pool, unlabeled_ids)
-        stream = streams.generator(self.seed, role, state.index)
-        began = time.perf_counter()
-        with streams.seeded(self.seed, "fit", role, state.index):
-            try:
-                learner.fit(labeled, unlabeled=unlabeled, start=start, generator=stream)
-            except PoolwrightError:
-                raise
-            except Exception as error:
-                raise LearnerError(
-                    f"{role} {type(learner).__name__} failed to fit {len(labeled)} samples "
-                    f"(cycle {state.index}): {one_line(error)}"
-                ) from error
-            state.streams[role] = streams.digest(stream)
-        state.seconds[phase] = time.perf_counter() - began
-
     def _choose(self, composition: Composition, state: CycleState) -> Tensor:
         """Draw candidates, score and select."""
         unlabeled = self.pool.ids(UNLABELED)
@@ -483,8 +411,8 @@ class Session:
             batch=self.batch,
             initial=first.sort().values,
             seed=seed,
-            start=self._start,
-            refit_every=self._refit_every,
+            start=self.training.start,
+            refit_every=self.training.refit_every,
             report=False,
             device=self.device,
             memory_limit=self._memory_limit,
@@ -505,80 +433,41 @@ class Session:
     # -- keeping -------------------------------------------------------------------------------------------------
 
     def _record_cycles(self) -> None:
-        """Keep the cycles that are not kept yet: the last one, also when there was no room for it at first."""
-        if self._store is None or self._recorded == len(self.history):
-            return
-        self._save()
-        for record in self.history[self._recorded :]:
-            self._store.write_cycle(record.index, record.position, record.as_dict())
-            self._recorded += 1
+        if self._ledger.unrecorded(self.history):
+            self._save()
+            self._ledger.record(self.history)
 
     def _save(self) -> None:
-        if self._store is None:
-            return
-        learners = {"learner": self._learner, "report_learner": self._report_learner}
         plugins = self._composition.state_dict() if self._composition else {}
-        states = {
-            role: learner.state_dict()
-            for role, learner in learners.items()
-            if learner is not None and hasattr(learner, "state_dict")
-        }
-        for name, state in (plugins | states).items():
-            if wrong := unreadable(state):
-                raise PluginError(
-                    f"the state_dict of {name!r} cannot be kept, since {wrong}: "
-                    f"give tensors, numbers, strings, lists and dicts"
-                )
-        self._store.write_checkpoint(
+        learners = self.training.state_dict()
+        self._ledger.save(
             self.index,
+            plugins | learners["states"],
             {
-                "position": self._position,
                 "finished": self.finished,
                 "order": list(self._order),
                 "free": sorted(self._free),
-                "fitted_labels": self._fitted_labels,
                 "baseline": self._baseline,
                 "pool": self.pool.state_dict(),
                 "history": [record.as_dict() for record in self.history],
                 "plugins": plugins,
-                "learners": states,
+                "learners": learners,
             },
         )
 
-    def _resume(self, store: Store) -> None:
-        """Take over the last whole checkpoint and line up the answers that came after it."""
-        state = store.read_checkpoint()
-        journal = store.answers()
-        if state is not None:
-            self.pool.load_state_dict(state["pool"])
-            self.finished = state["finished"]
-            self.history = [CycleRecord(**record) for record in state["history"]]
-            self._position = state["position"]
-            self._order = state["order"]
-            self._free = set(state["free"])
-            self._fitted_labels = state["fitted_labels"]
-            self._baseline = state["baseline"]
-            if self._composition is not None:
-                self._composition.load_state_dict(state["plugins"])
-            for role, learner in (("learner", self._learner), ("report_learner", self._report_learner)):
-                if role in state["learners"]:
-                    learner.load_state_dict(state["learners"][role])  # type: ignore[union-attr]
-            self.pool.recall((a.id, a.label) for a in journal if a.position <= self._position)
-            for record in self.history:  # a stop between checkpoint and record leaves one out
-                if store.cycle_position(record.index) is None:
-                    store.write_cycle(record.index, record.position, record.as_dict())
-            self._recorded = len(self.history)
-        self._waiting = [answer for answer in journal if answer.position > self._position]
-
-    def _replay(self) -> None:
-        """Apply waiting answers: up to where this cycle was fitted before, if it was, else all."""
-        if not self._waiting or self._store is None:
+    def _resume(self) -> None:
+        """Go on from the last whole checkpoint, if there is one."""
+        restored = self._ledger.restore(self.pool)
+        if restored is None:
             return
-        limit = self._store.cycle_position(self.index)
-        while self._waiting and (limit is None or self._waiting[0].position <= limit):
-            answer = self._waiting.pop(0)
-            self.pool.learn([answer.id], [answer.label])
-            self._position = answer.position
+        state, self.history = restored
+        self.finished = state["finished"]
+        self._order = state["order"]
+        self._free = set(state["free"])
+        self._baseline = state["baseline"]
+        if self._composition is not None:
+            self._composition.load_state_dict(state["plugins"])
+        self.training.load_state_dict(state["learners"])
 
 
 def _without(selected: Tensor, asked: Tensor) -> set[int]:

@@ -291,7 +291,11 @@ def locked(folder: Path) -> Iterator[None]:
         Another process holds it.
     """
     file: IO[str]
-    with (folder / ".lock").open("w") as file:
+    try:
+        file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise StoreError(f"cannot write in {folder}: {error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

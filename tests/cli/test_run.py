@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import poolwright as pw
+from poolwright import load_result
 from poolwright.config import load
-from poolwright.experiment import load_result
 
 from .conftest import SMALL
 
@@ -179,7 +179,7 @@ def test_the_initial_pool_can_be_selected_on_a_pretrained_learner(poolwright, tm
     session = pw.Session(dataset, learner="linear", strategy="random", initial=100, budget=0, oracle=oracle)
     while session.advance() is not None:
         session.answer()
-    torch.save(session._learner.state_dict(), tmp_path / "weights.pt")
+    torch.save(session.training.learner.state_dict(), tmp_path / "weights.pt")
 
     learner = f'initial.learner={{name = "linear", weights = "{tmp_path / "weights.pt"}"}}'
     changes = ["--set", "initial.strategy=coreset", "--set", learner, "--strategy", "random", *SMALL]

@@ -65,17 +65,17 @@ def listener(name: str, *bases: type) -> type:
     ("played", "owners"),
     [
         (roles(All), {"score": "all", "select": "all", "reward": "all"}),
-        (roles(Random), {"score": "random", "select": "top-k", "reward": "metric-gain"}),
-        (roles(Lowest), {"select": "lowest", "reward": "metric-gain"}),
+        (roles(Random), {"score": "random", "select": "default top-k", "reward": "default metric-gain"}),
+        (roles(Lowest), {"select": "lowest", "reward": "default metric-gain"}),
         (roles(All, score=Random), {"score": "random", "select": "all", "reward": "all"}),
         (roles(All, select=Lowest), {"select": "lowest", "reward": "all"}),
         (roles(All, reward=Rewarded), {"score": "all", "select": "all", "reward": "rewarded"}),
-        (roles(Random, select=All), {"score": "random", "select": "all", "reward": "metric-gain"}),
+        (roles(Random, select=All), {"score": "random", "select": "all", "reward": "default metric-gain"}),
         (roles(score=Random, select=All), {"score": "random", "select": "all", "reward": "all"}),
         (roles(score=All, select=Rewarded.__base__), None),
-        (roles(score=All), {"score": "all", "select": "top-k", "reward": "metric-gain"}),
+        (roles(score=All), {"score": "all", "select": "default top-k", "reward": "default metric-gain"}),
         (roles(select=Rewarded), {"select": "rewarded", "reward": "rewarded"}),
-        (roles(Random, select=Rewarded), {"select": "rewarded", "reward": "metric-gain"}),
+        (roles(Random, select=Rewarded), {"select": "rewarded", "reward": "default metric-gain"}),
     ],
 )
 def test_owners_of_the_exclusive_hooks(played, owners):

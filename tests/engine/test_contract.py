@@ -218,7 +218,6 @@ def test_tensors_with_gradients_are_taken_without_them():
     play(session(Learning, budget=5))
 
 
-@pytest.mark.xfail(reason="pluggy registers both as top-k: Composition._register", raises=ValueError, strict=True)
 def test_a_plugin_may_be_called_like_a_default():
     class TopK(Random):
         """Scores, and goes by the name of the default select."""
@@ -226,7 +225,6 @@ def test_a_plugin_may_be_called_like_a_default():
     assert play(session(TopK, budget=5)).finished
 
 
-@pytest.mark.xfail(reason="Part.key tells classes apart by repr, not by identity", strict=True)
 def test_two_classes_of_one_name_are_two_plugins():
     def made(value):
         class Made(Random):

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from poolwright import ConfigError, StoreError, run
-from poolwright.experiment import load_result
+from poolwright import ConfigError, StoreError, load_result, run
 from poolwright.store import locked
 
 from .helpers.build import EMPTY, experiment

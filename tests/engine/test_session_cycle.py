@@ -82,7 +82,7 @@ def test_records_count_labels_and_keep_what_was_selected_logged_and_timed():
     assert picks(run) == [[8, 9, 10, 11, 12], [13, 14, 15, 16, 17], []]
     assert run.history[1].logs == {"logging.update.x": [1.0, 2.5]}
     assert set(run.history[0].seconds) == {"fit", "evaluate", "report", "update", "select"}
-    assert set(run.history[1].streams) == {"learner", "logging.update", "logging.select", "metric-gain.reward"}
+    assert set(run.history[1].streams) == {"learner", "logging.update", "logging.select", "default metric-gain.reward"}
     assert set(run.history[0].test) == {"accuracy", "precision", "recall", "f1"}
     assert run.history[0].query_seconds == pytest.approx(
         run.history[0].seconds["update"] + run.history[0].seconds["select"]

@@ -130,7 +130,7 @@ def test_a_simulated_episode_has_a_fresh_learner_known_labels_and_streams_of_its
     Simulating.episodes.clear()
     outer = play(session(Simulating, dataset=load(Blobs(n_validation=8)), budget=5))
     first, second = Simulating.episodes
-    assert first._learner is not outer._learner
+    assert first.training.learner is not outer.training.learner
     assert [(record.labeled, record.paid) for record in first.history] == [(4, 4), (7, 7)]
     assert set(first.pool.known.tolist()) <= set(range(8))
     assert first.pool.ids(5).tolist() == list(range(8, 80))

@@ -233,13 +233,13 @@ def test_after_all_checkpoints_are_lost_nobody_is_asked_again(tmp_path):
     for _ in range(3):
         run.advance()
         run.answer()
-    rows = run._store.answers()
+    rows = run._ledger._store.answers()
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(b"")
     run = opened()
     asked = run.advance()
     assert asked.tolist() == reference.history[2].selected
-    assert run._store.answers() == rows
+    assert run._ledger._store.answers() == rows
     assert picks(play(run)) == picks(reference)
 
 

@@ -153,7 +153,7 @@ def test_a_wrapper_is_no_owner_and_has_needs_logs_and_streams_of_its_own():
             return (yield) + 10
 
     both = compose(Flat, wrappers=[Looking], provides={"probabilities"})
-    assert both.owners == {"score": "flat", "select": "top-k", "reward": "metric-gain"}
+    assert both.owners == {"score": "flat", "select": "default top-k", "reward": "default metric-gain"}
     assert both.needs == {"probabilities"}
     one = play(session(roles(Flat, wrappers=[Looking]), budget=5, dataset=load(Blobs(n_validation=8))))
     assert one.history[0].logs["looking.score.mean"] == [pytest.approx(0.25)]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from poolwright.cycle import CycleRecord
 from poolwright.results import Result, RunResult
+from poolwright.state import CycleRecord
 
 INFO = {
     "config": {

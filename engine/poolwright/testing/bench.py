@@ -12,9 +12,10 @@ from torch import Tensor
 from .. import streams
 from ..composition import Composition, Part, Roles
 from ..contract import Member, check_plugin, declared_needs, hooks_of
-from ..cycle import Cycle, CycleState
+from ..cycle import Cycle
 from ..hookspecs import LEARNER_NEEDS, hookimpl
 from ..session import Session
+from ..state import CycleState
 from ..store import Store
 from .findings import Broken, Subject
 from .made import BATCH, PROVIDES, MadeDataset, MadeLearner, make_dataset, make_learner, make_state

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..catalog import Catalog
-from ..cycle import Cycle, CycleState
+from ..cycle import Cycle
 from ..dataset import Dataset, Samples, Split, TensorSplit
 from ..hookspecs import NEEDS
 from ..learner import Learner, LearnerFactory
 from ..pool import UNLABELED
 from ..rows import Rows
 from ..session import Session
+from ..state import CycleState
 
 PROVIDES = frozenset({"probabilities", "embeddings", "logits", "head"})
 """What :func:`make_learner` gives unless asked for more."""
@@ -318,6 +319,6 @@ def make_state(
         session.answer()
     state = session._begin()
     if learner is not None:
-        session._fit_and_evaluate(state)
+        session.training.fit_and_evaluate(state, lambda phase: None)
     state.truth = True
     return state

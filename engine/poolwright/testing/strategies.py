@@ -7,9 +7,9 @@ import tempfile
 import torch
 
 from ..composition import Composition
-from ..cycle import OUTPUTS, CycleState
 from ..hookspecs import HOOKS, NEEDS
 from ..pool import ASKED, LABELED, UNLABELED
+from ..state import OUTPUTS, CycleState
 from ..store import Store
 from . import bench, general
 from .bench import Bench, batches, instance_of, scores_of

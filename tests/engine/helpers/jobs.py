@@ -15,6 +15,7 @@ import torch
 import poolwright.composition
 import poolwright.session
 import poolwright.store
+import poolwright.training
 from poolwright import PoolwrightError, run
 from poolwright.composition import Composition, Part
 from poolwright.events import Event
@@ -167,7 +168,7 @@ def _replacing(after: bool) -> Callable[[_Fuse], None]:
 
 POINTS: dict[str, Callable[[_Fuse], None]] = {
     "inside fit": lambda fuse: _before(Stateless, "_step", fuse),
-    "after the evaluation": lambda fuse: _after(poolwright.session, "evaluate", fuse),
+    "after the evaluation": lambda fuse: _after(poolwright.training, "evaluate", fuse),
     "inside reward": _in_hook("reward"),
     "inside update": _in_hook("update"),
     "inside score": _in_hook("score"),

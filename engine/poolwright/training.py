@@ -1,0 +1,152 @@
+"""The learners of a session: fitted on what is labeled, evaluated, kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from . import streams
+from .catalog import one_line
+from .dataset import Dataset, Samples, whole
+from .errors import ConfigError, LearnerError, PoolError, PoolwrightError
+from .learner import STARTS, Learner, LearnerFactory
+from .metrics import evaluate
+from .pool import LABELED, UNLABELED
+from .state import CycleState
+
+
+class Training:
+    """The learner that strategies see, and perhaps a second one that the figures are made with.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    learner, report_learner : callable, optional
+        Make a fresh learner.
+    start : {"scratch", "warm", "pretrained"}
+        How each fit begins.
+    refit_every : int, optional
+        Fit anew only when so many labels have come; go on from the present weights in between.
+    report : bool
+        Evaluate on test data.
+    device : str
+    seed : int
+        Of the run.
+
+    Attributes
+    ----------
+    learner : Learner or None
+    validation : Samples or None
+
+    Raises
+    ------
+    ConfigError
+        The learner cannot start as it is asked to.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        learner: LearnerFactory | None,
+        *,
+        start: str,
+        refit_every: int | None,
+        report_learner: LearnerFactory | None,
+        report: bool,
+        device: str,
+        seed: int,
+    ) -> None:
+        self.learner: Learner | None = learner() if learner else None
+        self.validation = whole(dataset, dataset.validation) if dataset.validation else None
+        self.start = start
+        self.refit_every = refit_every
+        self._report_learner: Learner | None = report_learner() if report_learner else None
+        self._test = whole(dataset, dataset.test) if report and learner else None
+        self._device = device
+        self._seed = seed
+        self._fitted_labels = 0
+        self._check()
+
+    def _check(self) -> None:
+        if self.start not in STARTS:
+            raise ConfigError(f"learner.start = {self.start!r}: choose one of {', '.join(STARTS)}")
+        continues = self.start == "warm" or self.refit_every is not None
+        if continues and self.learner is not None and not hasattr(self.learner, "state_dict"):
+            raise ConfigError(
+                f"learner {type(self.learner).__name__} keeps no state, so it cannot go on from its weights: "
+                f"set learner.start = 'scratch' and leave refit_every out"
+            )
+
+    def fit_and_evaluate(self, state: CycleState, tell_phase: Callable[[str], None]) -> dict[str, float]:
+        """Fit on what is labeled, put the validation metrics into ``state``, return those on test data."""
+        assert self.learner is not None
+        labeled = len(state.pool.ids(LABELED))
+        if not labeled:
+            raise PoolError("nothing is labeled, so nothing can be fitted: give an initial pool ([initial] size)")
+        tell_phase("fit")
+        due = self.refit_every is None or labeled - self._fitted_labels >= self.refit_every or state.index == 0
+        start = self.start if due else "warm"
+        if state.index == 0 and start == "warm":
+            start = "scratch"
+        if due:
+            self._fitted_labels = labeled
+        self._fit(self.learner, "learner", start, state, "fit")
+        tell_phase("evaluate")
+        began = time.perf_counter()
+        if self.validation is not None:
+            state.metrics = evaluate(self.learner, self.validation, device=self._device)
+        state.seconds["evaluate"] = time.perf_counter() - began
+        return self._report(self._test, state) if self._test is not None else {}
+
+    def _report(self, test: Samples, state: CycleState) -> dict[str, float]:
+        """Return the metrics on test data, of the report learner where there is one."""
+        assert self.learner is not None
+        judge = self.learner
+        if self._report_learner is not None:
+            judge = self._report_learner
+            self._fit(judge, "report_learner", "scratch", state, "report")
+        began = time.perf_counter()
+        metrics = evaluate(judge, test, device=self._device)
+        state.seconds["report"] = state.seconds.get("report", 0.0) + time.perf_counter() - began
+        return metrics
+
+    def _fit(self, learner: Learner, role: str, start: str, state: CycleState, phase: str) -> None:
+        pool, dataset = state.pool, state.dataset
+        labeled_ids = pool.ids(LABELED)
+        labeled = Samples(dataset, dataset.pool, labeled_ids, pool.labels(labeled_ids))
+        unlabeled = Samples(dataset, dataset.pool, pool.ids(UNLABELED))
+        stream = streams.generator(self._seed, role, state.index)
+        began = time.perf_counter()
+        with streams.seeded(self._seed, "fit", role, state.index):
+            try:
+                learner.fit(labeled, unlabeled=unlabeled, start=start, generator=stream)
+            except PoolwrightError:
+                raise
+            except Exception as error:
+                raise LearnerError(
+                    f"{role} {type(learner).__name__} failed to fit {len(labeled)} samples "
+                    f"(cycle {state.index}): {one_line(error)}"
+                ) from error
+            state.streams[role] = streams.digest(stream)
+        state.seconds[phase] = time.perf_counter() - began
+
+    # -- keeping -------------------------------------------------------------------------------------------------
+
+    def _learners(self) -> dict[str, Learner]:
+        named = {"learner": self.learner, "report_learner": self._report_learner}
+        return {role: learner for role, learner in named.items() if learner is not None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states of the learners that have one, and when they were fitted anew."""
+        states = {
+            role: learner.state_dict() for role, learner in self._learners().items() if hasattr(learner, "state_dict")
+        }
+        return {"states": states, "fitted_labels": self._fitted_labels}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state_dict` gave."""
+        self._fitted_labels = state["fitted_labels"]
+        for role, learner in self._learners().items():
+            if role in state["states"]:
+                learner.load_state_dict(state["states"][role])  # type: ignore[attr-defined]

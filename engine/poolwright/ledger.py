@@ -33,6 +33,11 @@ class Ledger:
         self._recorded = 0
 
     @property
+    def durable(self) -> bool:
+        """Whether anything outlives the process."""
+        return self._store is not None
+
+    @property
     def waiting(self) -> set[int]:
         """Ids that were answered before a stop, in answers that are still to be replayed."""
         return {answer.id for answer in self._waiting}
@@ -62,7 +67,7 @@ class Ledger:
             self.position = answer.position
 
     def save(self, number: int, states: Mapping[str, Any], state: dict[str, Any]) -> None:
-        """Write a checkpoint before cycle ``number``.
+        """Write a checkpoint before cycle ``number``; only where there is a store.
 
         Parameters
         ----------
@@ -78,8 +83,7 @@ class Ledger:
         StoreError
             It cannot be written.
         """
-        if self._store is None:
-            return
+        assert self._store is not None
         for name, own in states.items():
             if wrong := unreadable(own):
                 raise PluginError(

@@ -216,8 +216,9 @@ class Session:
     @property
     def outstanding(self) -> Tensor:
         """Ids that were asked and are not answered, in the order in which they were selected."""
+        asked = torch.tensor(self._order, dtype=torch.int64)
+        self._order = asked[self.pool.state_of(asked) == ASKED].tolist()
         answered = self._ledger.waiting
-        self._order = [i for i in self._order if int(self.pool.state_of(torch.tensor(i))) == ASKED]
         return torch.tensor([i for i in self._order if i not in answered], dtype=torch.int64)
 
     @property
@@ -438,6 +439,8 @@ class Session:
             self._ledger.record(self.history)
 
     def _save(self) -> None:
+        if not self._ledger.durable:  # episodes by the thousand must not copy their weights for nothing
+            return
         plugins = self._composition.state_dict() if self._composition else {}
         learners = self.training.state_dict()
         self._ledger.save(

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import time
+import traceback
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -64,7 +67,7 @@ class Part:
     def key(self) -> str:
         """Equal for parts that share one instance."""
         plugin = self.plugin if isinstance(self.plugin, str) else id(self.plugin)
-        return f"{plugin!r} {sorted(self.params.items())!r}"
+        return repr((plugin, sorted((key, _identity(value)) for key, value in self.params.items())))
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,15 @@ class Roles:
     reward: Part | None = None
     update: tuple[Part, ...] = ()
     wrappers: tuple[Part, ...] = ()
+
+
+def _identity(value: Any) -> str:
+    """Tell plain values apart by what they are, all others by which object they are."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_identity(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_identity(item)}' for key, item in value.items())}}}"
+    return repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"#{id(value)}"
 
 
 class TopK:
@@ -227,7 +239,7 @@ class Composition:
     def reward(self, state: CycleState) -> float | None:
         """Call the reward hook and check what it gives."""
         with _timed(state, "reward"):
-            value = self._manager.hook.reward(cycle=state, batch=state.batch)
+            value = self._manager.hook.reward(cycle=state, batch=state.batch.clone())
         member = self._owner["reward"]
         assert member is not None
         if value is None:
@@ -262,19 +274,25 @@ class Composition:
         assert member is not None
         with _timed(state, "select"):
             ids = self._manager.hook.select(cycle=state, scores=scores, budget=budget)
-        return checked_ids(member.who, ids, state.unlabeled, budget, state.index)
+        return checked_ids(member.who, ids, state, budget)
 
     # -- keeping -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the plugins that have one, by name."""
-        return {m.name: m.instance.state_dict() for m in self.members if hasattr(m.instance, "state_dict")}
+        states = {}
+        for member in self.members:
+            if hasattr(member.instance, "state_dict"):
+                with _named(member, "state_dict"):
+                    states[member.name] = member.instance.state_dict()
+        return states
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Give every plugin its state back."""
         for member in self.members:
             if member.name in state:
-                member.instance.load_state_dict(state[member.name])
+                with _named(member, "load_state_dict"):
+                    member.instance.load_state_dict(state[member.name])
 
 
 @contextmanager
@@ -287,15 +305,27 @@ def _timed(state: CycleState, role: str) -> Iterator[None]:
 
 
 @contextmanager
-def _inside(member: Member, role: str, view: Cycle, state: CycleState) -> Iterator[None]:
+def _named(member: Member, what: str) -> Iterator[None]:
+    """Name the plugin, and the line of its own code, in whatever it raises."""
+    try:
+        yield
+    except PoolwrightError:
+        raise
+    except Exception as error:
+        home = getattr(sys.modules.get(type(member.instance).__module__), "__file__", None) or ""
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if home and f.filename == home]
+        where = f" ({Path(home).name}:{lines[-1]})" if lines else ""
+        raise PluginError(f"{member.who} failed in {what}: {one_line(error)}{where}") from error
+
+
+@contextmanager
+def _inside(member: Member, role: str, view: Cycle, state: CycleState, step: int = 0) -> Iterator[None]:
     """Seed the global streams for one hook, note where the streams stand after it, and name the plugin in errors."""
-    with streams.seeded(state.seed, "hook", member.name, role, state.index):
-        try:
+    with streams.seeded(state.seed, "hook", member.name, role, state.index, step):
+        with _named(member, f"{role} (cycle {state.index})"):
             yield
-        except PoolwrightError:
-            raise
-        except Exception as error:
-            raise PluginError(f"{member.who} failed in {role} (cycle {state.index}): {one_line(error)}") from error
+        if changed := state.changed_output():
+            raise PluginError(f"{member.who} changed {changed} in place in {role}: others see them too, work on a copy")
         state.streams[f"{member.name}.{role}"] = streams.digest(view.generator)
 
 
@@ -322,14 +352,14 @@ def _bind(member: Member, hook: str) -> Callable[..., Any]:
         state, view, arguments = prepared(args)
         inner = method(**arguments)
 
-        def step(advance: Callable[[], Any]) -> tuple[bool, Any]:
-            with _inside(member, hook, view, state):
+        def step(number: int, advance: Callable[[], Any]) -> tuple[bool, Any]:
+            with _inside(member, hook, view, state, number):
                 try:
                     return False, advance()
                 except StopIteration as stop:
                     return True, stop.value
 
-        if step(lambda: next(inner))[0]:
+        if step(0, lambda: next(inner))[0]:
             raise PluginError(f"{member.who}: its {hook} wrapper ended without a yield")
         advance: Callable[[], Any]
         try:
@@ -337,7 +367,7 @@ def _bind(member: Member, hook: str) -> Callable[..., Any]:
             advance = functools.partial(inner.send, outcome)
         except Exception as error:  # noqa: BLE001 - handed on to the wrapper, which may handle or raise it
             advance = functools.partial(inner.throw, error)
-        ended, value = step(advance)
+        ended, value = step(1, advance)
         if not ended:
             inner.close()
             raise PluginError(f"{member.who}: its {hook} wrapper has more than one yield")

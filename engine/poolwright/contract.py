@@ -13,6 +13,7 @@ from torch import Tensor
 from . import hookspecs
 from .errors import ConfigError, PluginError, close_matches
 from .hookspecs import HOOKS, LEARNER_NEEDS, NEEDS, PROJECT
+from .state import CycleState
 
 _MARK = PROJECT + "_impl"
 
@@ -63,6 +64,9 @@ def _check_method(member: Member, name: str, function: Callable[..., Any], marks
         raise PluginError(
             f"{who}: {name} uses specname={marks['specname']!r}; call the method {marks['specname']} instead"
         )
+    for order in ("tryfirst", "trylast"):
+        if marks.get(order):
+            raise PluginError(f"{who}: {name} uses {order}; the configuration says who is called when, drop the option")
     if marks.get("optionalhook"):
         raise PluginError(f"{who}: {name} uses optionalhook; the hooks are {', '.join(HOOKS)}, drop the option")
     if name not in HOOKS:
@@ -138,8 +142,9 @@ def checked_scores(who: str, scores: Any, n: int, index: int) -> Tensor:
     return values.double() if values.dtype == torch.float64 else values.float()
 
 
-def checked_ids(who: str, ids: Any, unlabeled: Tensor, budget: int, index: int) -> Tensor:
+def checked_ids(who: str, ids: Any, state: CycleState, budget: int) -> Tensor:
     """Return selected ids as a CPU tensor, or raise PluginError saying what is wrong with them."""
+    index = state.index
     if not isinstance(ids, Tensor):
         what = "None" if ids is None else type(ids).__name__
         raise PluginError(
@@ -153,7 +158,7 @@ def checked_ids(who: str, ids: Any, unlabeled: Tensor, budget: int, index: int) 
     values, counts = chosen.unique(return_counts=True)
     if len(values) < len(chosen):
         raise PluginError(f"{who} selected id {int(values[counts > 1][0])} more than once in cycle {index}")
-    foreign = ~torch.isin(chosen, unlabeled)
+    foreign = ~state.selectable(chosen)
     if foreign.any():
         raise PluginError(
             f"{who} selected {int(foreign.sum())} ids in cycle {index} that are not unlabeled, "

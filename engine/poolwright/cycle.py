@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -39,36 +40,36 @@ class PoolView:
     @property
     def unlabeled(self) -> Tensor:
         """Ids to choose from: all unlabeled ones, or the candidates drawn for this cycle."""
-        return self._state.unlabeled
+        return self._state.unlabeled.clone()
 
     @property
     def all_unlabeled(self) -> Tensor:
         """All unlabeled ids, also where ``candidates`` is set."""
-        return self._state.pool.ids(UNLABELED)
+        return self._state.pool.ids(UNLABELED).clone()
 
     @property
     def labeled(self) -> Tensor:
         """Ids whose label is known and that the learner is fitted on."""
-        return self._state.pool.ids(LABELED)
+        return self._state.pool.ids(LABELED).clone()
 
     @property
     def asked(self) -> Tensor:
         """Ids that were asked and are not answered yet."""
-        return self._state.pool.ids(ASKED)
+        return self._state.pool.ids(ASKED).clone()
 
     @property
     def skipped(self) -> Tensor:
         """Ids that the oracle gave up on."""
-        return self._state.pool.ids(SKIPPED)
+        return self._state.pool.ids(SKIPPED).clone()
 
     def reserved(self, name: str) -> Tensor:
         """Return the ids that the configuration set aside under ``[reserve] name``; their labels are known."""
-        return self._state.pool.reserved(name)
+        return self._state.pool.reserved(name).clone()
 
     @property
     def batch(self) -> Tensor:
         """Ids that came into the labeled set since the fit before this one."""
-        return self._state.batch
+        return self._state.batch.clone()
 
     def release(self, ids: Tensor) -> None:
         """Give ids of the last batch back to the unlabeled; allowed in ``update`` only. They stay paid for."""
@@ -135,7 +136,7 @@ class Cycle:
     @property
     def history(self) -> list[CycleRecord]:
         """The finished cycles, oldest first; test metrics are blanked."""
-        return [replace(record, test={}, validation=dict(record.validation)) for record in self._state.history]
+        return [replace(copy.deepcopy(record), test={}) for record in self._state.history]
 
     @property
     def generator(self) -> torch.Generator:

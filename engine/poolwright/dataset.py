@@ -25,7 +25,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .errors import DatasetError
+from .errors import DatasetError, LabelLeakError
 from .rows import Rows
 
 
@@ -154,6 +154,46 @@ class SubsetSplit:
         return self.base.labels(self.ids[ids])
 
 
+class GuardedSplit:
+    """A split that gives every input, but only the labels of some samples."""
+
+    def __init__(self, base: Split, ids: Tensor) -> None:
+        self.base = base
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def inputs(self, ids: Tensor) -> Tensor:
+        return self.base.inputs(ids)
+
+    def labels(self, ids: Tensor) -> Tensor:
+        hidden = ids[~torch.isin(ids, self._ids)]
+        if len(hidden):
+            raise LabelLeakError(f"the label of id {int(hidden[0])} is hidden in a simulated session")
+        return self.base.labels(ids)
+
+
+class Episode(Dataset):
+    """A data set as a simulated session sees it: labels of the samples ``ids`` alone, none of the test data."""
+
+    def __init__(self, base: Dataset, ids: Tensor) -> None:
+        self._base = base
+        self.task = base.task
+        self.classes = base.classes
+        self.superclasses = base.superclasses
+        self.features = base.features
+        self.pool = GuardedSplit(base.pool, ids)
+        self.validation = base.validation
+        self.test = GuardedSplit(base.test, ids[:0])
+
+    def prepare(self, inputs: Tensor) -> Tensor:
+        return self._base.prepare(inputs)
+
+    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        return self._base.augment(inputs, generator)
+
+
 class Samples:
     """Some samples of a split, with or without labels, in batches: what a learner is trained on.
 
@@ -189,8 +229,8 @@ class Samples:
         device = torch.device(device)
         split: Split = self._split
         ids = self.ids[rows]
-        while isinstance(split, SubsetSplit):
-            ids = split.ids[ids]
+        while isinstance(split, (SubsetSplit, GuardedSplit)):
+            ids = split.ids[ids] if isinstance(split, SubsetSplit) else ids
             split = split.base
         resident = split.resident(device) if isinstance(split, TensorSplit) else None
         if resident is not None:
@@ -238,6 +278,11 @@ def validate(dataset: Dataset, name: str) -> None:
     DatasetError
         Empty splits, labels outside the classes (how many, the first id), NaN or infinite features.
     """
+    for member in ("task", "classes", "pool", "test"):
+        if not hasattr(dataset, member):
+            raise DatasetError(
+                f"data set {name!r} has no {member} after load(): see poolwright.dataset for what it needs"
+            )
     n_classes = len(dataset.classes)
     if n_classes < 2:
         raise DatasetError(f"data set {name!r} names {n_classes} classes: a task needs at least two")
@@ -247,17 +292,20 @@ def validate(dataset: Dataset, name: str) -> None:
             continue
         if len(split) == 0:
             raise DatasetError(f"data set {name!r}: its {part} is empty")
-        if not isinstance(split, TensorSplit):
-            continue
-        labels = split.labels(torch.arange(len(split)))
-        wrong = (labels < 0) | (labels >= n_classes)
-        if labels.ndim == 1 and wrong.any():
-            first = int(wrong.nonzero()[0])
-            raise DatasetError(
-                f"data set {name!r}: {int(wrong.sum())} labels of its {part} lie outside 0..{n_classes - 1}, "
-                f"the first is {int(labels[first])} at id {first}: number the classes from 0, or name more classes"
-            )
-        check_finite(split.data, f"data set {name!r}: its {part}")
+        if dataset.task == "classification":
+            _check_labels(split.labels(torch.arange(len(split))), n_classes, name, part)
+        if isinstance(split, TensorSplit):
+            check_finite(split.data, f"data set {name!r}: its {part}")
+
+
+def _check_labels(labels: Tensor, n_classes: int, name: str, part: str) -> None:
+    wrong = (labels < 0) | (labels >= n_classes)
+    if wrong.any():
+        first = int(wrong.nonzero()[0])
+        raise DatasetError(
+            f"data set {name!r}: {int(wrong.sum())} labels of its {part} lie outside 0..{n_classes - 1}, "
+            f"the first is {int(labels[first])} at id {first}: number the classes from 0, or name more classes"
+        )
 
 
 def check_finite(x: Tensor, what: str) -> None:

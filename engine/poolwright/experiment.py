@@ -14,7 +14,7 @@ from .composition import Roles
 from .dataset import Dataset
 from .errors import ConfigError, PoolwrightError, StoreError
 from .events import Event, Listener, ignore
-from .folder import DESCRIPTION, open_folder, run_folder, write_json
+from .folder import DESCRIPTION, make_folder, open_folder, refuse_other, run_folder, with_saved_strategies, write_json
 from .learner import LearnerFactory
 from .machine import choose_device, configured, describe
 from .metrics import task_named
@@ -65,19 +65,25 @@ def run(
     catalog = catalog or Catalog()
     experiment.check_plugins(catalog)
     folder = None if out is None else Path(out)
-    saved = open_folder(folder, experiment, resume) if folder else None
-    threads = (saved or {}).get("threads") or experiment.threads or torch.get_num_threads()
-    with locked(folder) if folder else nullcontext(), configured(threads, choose_device(experiment.device)) as device:
+    saved = open_folder(folder, experiment, resume) if folder else {}
+    threads = saved.get("threads") or experiment.threads or torch.get_num_threads()
+    with configured(threads, choose_device(experiment.device)) as device:
         dataset = load_dataset(experiment.dataset, catalog)
         info = describe(experiment, dataset, threads, device)
         bench = _Bench(experiment, dataset, catalog, device, listener)
+        for number in range(len(experiment.strategies)):  # what cannot begin is refused before anything runs
+            bench.session(number, experiment.seed_list[0], None)
         if folder:
-            write_json(folder / DESCRIPTION, info)
-        runs = [
-            _run_one(bench, i, seed, folder, keep_going)
-            for seed in experiment.seed_list
-            for i in range(len(experiment.strategies))
-        ]
+            make_folder(folder)
+        with locked(folder) if folder else nullcontext():
+            if folder:
+                saved = open_folder(folder, experiment, resume)  # as it is now that nobody else can change it
+                write_json(folder / DESCRIPTION, with_saved_strategies(info, saved))
+            runs = [
+                _run_one(bench, i, seed, folder, keep_going)
+                for seed in experiment.seed_list
+                for i in range(len(experiment.strategies))
+            ]
     order = {spec.label: i for i, spec in enumerate(experiment.strategies)}
     return Result(sorted(runs, key=lambda r: (order[r.strategy], r.seed)), info, folder)
 
@@ -93,17 +99,17 @@ class _Bench:
     listener: Listener
 
     def __post_init__(self) -> None:
-        self._starts: dict[int, tuple[dict[str, Tensor], Tensor]] = {}
+        self._starts: dict[int, tuple[dict[str, Tensor], Tensor, bool]] = {}
 
-    def start(self, seed: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the reserved ids by name and the initial pool of ``seed``."""
+    def start(self, seed: int) -> tuple[dict[str, Tensor], Tensor, bool]:
+        """Return the reserved ids by name, the initial pool of ``seed``, and whether hidden labels chose it."""
         if seed not in self._starts:
             reserved = draw_reserves(self.dataset, self.experiment.reserve, seed)
             initial = self.experiment.initial
             factory = None
             if initial.learner is not None:
                 factory = self.learner(initial.learner)
-            ids = draw_initial(
+            ids, truth = draw_initial(
                 self.dataset,
                 Roles(name=initial.part),
                 initial.size,
@@ -113,8 +119,10 @@ class _Bench:
                 learner=factory,
                 device=self.device,
                 memory_limit=self.memory_limit,
+                allow_truth=self.experiment.allow_truth,
+                listener=self.listener,
             )
-            self._starts[seed] = reserved, ids
+            self._starts[seed] = reserved, ids, truth
         return self._starts[seed]
 
     @property
@@ -126,8 +134,8 @@ class _Bench:
         """Return a function that makes the learner."""
         return self.catalog.learner(spec.name, spec.params, device=self.device)
 
-    def oracle(self) -> Oracle:
-        """Return who answers."""
+    def oracle(self, seed: int) -> Oracle:
+        """Return who answers in the runs of ``seed``."""
         spec = self.experiment.oracle
         if not spec.rate:
             return DatasetOracle(self.dataset.pool)
@@ -141,14 +149,14 @@ class _Bench:
             len(self.dataset.classes),
             rate=spec.rate,
             superclass=superclass or None,
-            seed=spec.seed,
+            seed=seed if spec.seed is None else spec.seed,
         )
 
     def session(self, number: int, seed: int, store: Store | None) -> Session:
         """Return the session of one strategy and seed."""
         e = self.experiment
         spec = e.strategies[number]
-        reserved, initial = self.start(seed)
+        reserved, initial, truth = self.start(seed)
         return Session(
             self.dataset,
             learner=self.learner(e.learner),
@@ -165,8 +173,9 @@ class _Bench:
             device=self.device,
             memory_limit=self.memory_limit,
             allow_truth=e.allow_truth,
+            marked=truth,
             store=store,
-            oracle=self.oracle(),
+            oracle=self.oracle(seed),
             listener=self.listener,
             catalog=self.catalog,
             label=spec.label,
@@ -181,6 +190,7 @@ def _run_one(bench: _Bench, number: int, seed: int, folder: Path | None, keep_go
     error = ""
     try:
         if store is not None:
+            refuse_other(store, bench.experiment.strategies[number].as_dict())
             store.set_meta("run", {"strategy": label, "seed": seed, "headline": headline})
             store.set_meta("error", "")
         session = bench.session(number, seed, store)

@@ -14,7 +14,7 @@ from .machine import versions
 from .results import Result, RunResult
 from .spec import Experiment
 from .state import CycleRecord
-from .store import read_journal, write_atomically
+from .store import Store, read_journal, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,14 @@ def run_folder(folder: Path, label: str, seed: int) -> Path:
     return folder / "runs" / name / f"seed-{seed}"
 
 
-def open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str, Any] | None:
-    """Make sure that ``folder`` is new, or holds this experiment and is to be gone on with; return what it holds."""
+def open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str, Any]:
+    """Make sure that ``folder`` is new, or holds this experiment and is to be gone on with.
+
+    Returns
+    -------
+    dict
+        The configuration it was begun with; empty where it is new.
+    """
     description = folder / DESCRIPTION
     if not description.exists():
         others = (
@@ -40,17 +46,52 @@ def open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str,
                 f"{folder} is not empty and holds no Poolwright run (it has {sorted(others)[0]!r}): "
                 f"choose another --out"
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the folder {folder}: {error}") from error
-        return None
+        return {}
     saved = read_description(folder)
     if not resume:
         raise ConfigError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
-    _check_same(saved["config"], json.loads(json.dumps(experiment.as_dict(), default=str)), folder)
+    config: dict[str, Any] = saved["config"]
+    _check_same(config, plain(experiment.as_dict()), folder)
     _warn_versions(saved)
-    return {"threads": saved["config"]["threads"]}
+    return config
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error}") from error
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` as it comes back from JSON."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def with_saved_strategies(info: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of an experiment with the strategies and seeds that its folder held before."""
+    now = info["config"]["strategy"]
+    labels = {spec["label"] for spec in now}
+    kept = [spec for spec in saved.get("strategy", []) if spec["label"] not in labels]
+    return info | {"config": info["config"] | {"strategy": kept + now}}
+
+
+def refuse_other(store: Store, strategy: dict[str, Any]) -> None:
+    """Note which strategy a run's folder belongs to, or refuse another one.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds the run of a strategy of the same label with other parts or parameters.
+    """
+    known = store.meta("strategy")
+    if known is None:
+        store.set_meta("strategy", plain(strategy))
+    elif known != plain(strategy):
+        raise ConfigError(
+            f"{store.folder} holds another strategy labeled {strategy['label']!r}: give the new one a label of its "
+            f"own, or choose another --out"
+        )
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -64,7 +105,8 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     try:
         description: dict[str, Any] = json.loads(path.read_text())
-        description["config"]["strategy"]
+        if not all(isinstance(spec["label"], str) for spec in description["config"]["strategy"]):
+            raise ValueError("a strategy has no label")
     except FileNotFoundError:
         raise StoreError(f"{folder} holds no Poolwright run (there is no {DESCRIPTION} in it)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -114,7 +156,9 @@ def load_result(folder: str | Path) -> Result:
     info = read_description(folder)
     runs = []
     for spec in info["config"]["strategy"]:
-        for path in sorted(run_folder(folder, spec["label"], 0).parent.glob("seed-*"), key=lambda p: int(p.name[5:])):
+        found = run_folder(folder, spec["label"], 0).parent.glob("seed-*")
+        numbered = [path for path in found if re.fullmatch(r"seed--?\d+", path.name)]
+        for path in sorted(numbered, key=lambda path: int(path.name[5:])):
             meta, cycles = read_journal(path)
             if "run" in meta:
                 records = [CycleRecord(**record) for record in cycles]

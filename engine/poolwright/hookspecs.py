@@ -169,7 +169,7 @@ def update(cycle: Cycle, reward: float | None) -> None:
     Parameters
     ----------
     cycle : Cycle
-        This plugin's view of the cycle; ``cycle.final`` in the last call of a run.
+        This plugin's view of the cycle; ``cycle.final`` when no batch follows because the budget or the pool is spent.
     reward : float or None
         What ``reward`` returned; None in the first cycle, and where there is none.
 

@@ -21,14 +21,16 @@ parameter ``device`` (the run passes its own), ``predict_batch_size`` (1024 by d
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .catalog import one_line
 from .dataset import Samples
-from .errors import LearnerError
+from .errors import LearnerError, PluginError, PoolwrightError
 
 STARTS = ("scratch", "warm", "pretrained")
 
@@ -65,61 +67,113 @@ LearnerFactory = Callable[[], Learner]
 class LearnerView:
     """A fitted learner as hooks see it: it can be asked, not changed.
 
-    Attributes of the learner are passed through; ``fit`` and ``load_state_dict`` are refused, because a strategy that
-    refits the learner would change the run it is meant to observe. Train a learner of your own with
-    ``cycle.simulate``.
+    Only ``provides``, ``predict``, ``sample``, ``head`` (a copy), ``members`` (views) and ``predict_batch_size`` can be
+    reached, since a strategy that changes the learner would change the run it is meant to observe. Train a learner of
+    your own with ``cycle.simulate``.
     """
 
     def __init__(self, learner: Learner, plugin: str) -> None:
-        self._learner = learner
-        self._plugin = plugin
+        object.__setattr__(self, "_learner", learner)
+        object.__setattr__(self, "_plugin", plugin)
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """What the learner can do."""
+        return frozenset(self._learner.provides)
+
+    @property
+    def predict_batch_size(self) -> int:
+        """How many samples to predict at a time."""
+        return predict_batch_size(self._learner)
 
     def predict(self, inputs: Tensor) -> Mapping[str, Tensor]:
         """Return the learner's outputs for a batch of prepared inputs."""
-        return self._learner.predict(inputs)
-
-    def fit(self, *args: object, **kwargs: object) -> None:
-        """Refuse."""
-        self._refuse("fit")
-
-    def load_state_dict(self, *args: object, **kwargs: object) -> None:
-        """Refuse."""
-        self._refuse("load_state_dict")
-
-    def _refuse(self, name: str) -> None:
-        raise LearnerError(
-            f"plugin {self._plugin!r} called {name}() on the run's learner: hooks may only read it; "
-            f"use cycle.simulate(...) for a fresh learner"
-        )
+        return asked(self._learner, inputs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return getattr(self._learner, name)
+        learner = self._learner
+        if name not in ("head", "members", "sample"):
+            raise AttributeError(self._refusal(name))
+        if not hasattr(learner, name):
+            raise AttributeError(
+                f"plugin {self._plugin!r} wants {name!r}, but learner {type(learner).__name__} has no {name!r} "
+                f"(it provides: {', '.join(sorted(learner.provides))})"
+            )
+        own = getattr(learner, name)
+        if name == "head":
+            return copy.deepcopy(own).requires_grad_(False)
+        return tuple(LearnerView(member, self._plugin) for member in own) if name == "members" else own
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not name.startswith("_"):
-            self._refuse(f"__setattr__({name!r})")
-        super().__setattr__(name, value)
+        raise AttributeError(self._refusal(name))
+
+    def _refusal(self, name: str) -> str:
+        return (
+            f"plugin {self._plugin!r} reached for {name!r} of the run's learner: hooks may ask it "
+            f"(provides, predict, sample, head, members), not change it; use cycle.simulate(...) for a fresh one"
+        )
 
 
-def predict(
-    learner: Learner, samples: Samples, outputs: Collection[str], *, device: str | torch.device = "cpu"
-) -> dict[str, Tensor]:
-    """Return ``outputs`` of ``learner`` for all ``samples``, float32, computed in one pass over them.
+def predict_batch_size(self) -> int:
+        """How many samples to predict at a time."""
+        return predict_batch_size(self._learner)
+
+    def predict(self, inputs: Tensor) -> Mapping[str, Tensor]:
+        """Return the learner's outputs for a batch of prepared inputs."""
+        return asked(self._learner, inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        learner = self._learner
+        if name not in ("head", "members", "sample"):
+            raise AttributeError(
+                f"plugin {self._plugin!r} reached for {name!r} of the run's learner: hooks may ask it "
+                f"(provides, predict, sample, head, members), not change it; use cycle.simulate(...) for a fresh one"
+            )
+        if not hasattr(learner, name):
+            raise AttributeError(
+                f"plugin {self._plugin!r} wants {name!r}, but learner {type(learner).__name__} has no {name!r} "
+                f"(it provides: {', '.join(sorted(learner.provides))})"
+            )
+        own = getattr(learner, name)
+        if name == "head":
+            return copy.deepcopy(own).requires_grad_(False)
+        return tuple(LearnerView(member, self._plugin) for member in own) if name == "members" else own
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.__getattr__(name)
+
+
+def predict_batch_size(learner: Learner) -> int:
+    """Return how many samples the learner predicts at a time."""
+    return int(getattr(learner, "predict_batch_size", 1024))
+
+
+def asked(learner: Learner, inputs: Tensor) -> Mapping[str, Tensor]:
+    """Return what ``predict`` gives for a batch, without gradients.
 
     Raises
     ------
     LearnerError
-        An output is missing, has the wrong length, or holds NaN.
+        It raised an exception; the message names the learner.
     """
-    parts: dict[str, list[Tensor]] = {name: [] for name in outputs}
-    for inputs, _ in samples.batches(getattr(learner, "predict_batch_size", 1024), device=device):
+    try:
         with torch.no_grad():
-            result = learner.predict(inputs)
-        for name in outputs:
-            parts[name].append(checked_output(learner, result, name, len(inputs)))
-    return {name: torch.cat(blocks) if blocks else torch.empty(0) for name, blocks in parts.items()}
+            return learner.predict(inputs)
+    except PoolwrightError:
+        raise
+    except Exception as error:
+        raise LearnerError(
+            f"learner {type(learner).__name__} failed to predict {len(inputs)} samples: {one_line(error)}"
+        ) from error
+
+
+def check_members(learner: Any) -> None:
+    """Refuse an object that lacks what every learner has."""
+    for member in ("provides", "fit", "predict"):
+        if not hasattr(learner, member):
+            raise PluginError(
+                f"learner {type(learner).__name__} has no {member}: see poolwright.learner for what it needs"
+            )
 
 
 def checked_output(learner: Learner, result: Mapping[str, Tensor], name: str, n: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import PluginError
+from .errors import PluginError, StoreError
 from .pool import Label, Pool
 from .state import CycleRecord
 from .store import Answer, Store, unreadable
@@ -19,6 +19,8 @@ class Ledger:
     Parameters
     ----------
     store : Store, optional
+    by_hand : bool
+        A person chooses the samples; see :meth:`Pool.learn`.
 
     Attributes
     ----------
@@ -26,8 +28,9 @@ class Ledger:
         The number of the last answer that counts.
     """
 
-    def __init__(self, store: Store | None) -> None:
+    def __init__(self, store: Store | None, *, by_hand: bool = False) -> None:
         self.position = 0
+        self._by_hand = by_hand
         self._store = store
         self._waiting: list[Answer] = []
         self._recorded = 0
@@ -56,6 +59,27 @@ class Ledger:
             pool.learn(ids.tolist(), values)
             self.position = after
 
+    def identify(self, facts: dict[str, Any]) -> None:
+        """Note what session this is, or refuse one that is another than was noted.
+
+        Raises
+        ------
+        StoreError
+            With the first fact that differs.
+        """
+        if self._store is None:
+            return
+        known = self._store.meta("session")
+        if known is None:
+            self._store.set_meta("session", facts)
+            return
+        for name, value in facts.items():
+            if known.get(name) != value:
+                raise StoreError(
+                    f"{self._store.folder} holds a session with another {name} ({known.get(name)!r}, now {value!r}): "
+                    f"use the same, or another folder"
+                )
+
     def replay(self, pool: Pool, number: int) -> None:
         """Let waiting answers count: up to where cycle ``number`` was fitted before, if it was, else all."""
         if not self._waiting or self._store is None:
@@ -63,7 +87,7 @@ class Ledger:
         limit = self._store.cycle_position(number)
         while self._waiting and (limit is None or self._waiting[0].position <= limit):
             answer = self._waiting.pop(0)
-            pool.learn([answer.id], [answer.label])
+            pool.learn([answer.id], [answer.label], by_hand=self._by_hand)
             self.position = answer.position
 
     def save(self, number: int, states: Mapping[str, Any], state: dict[str, Any]) -> None:

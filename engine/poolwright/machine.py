@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import threadpoolctl
 import torch
 
 from .dataset import Dataset
@@ -32,14 +33,17 @@ def choose_device(name: str) -> str:
 
 @contextmanager
 def configured(threads: int, device: str) -> Iterator[str]:
-    """Set threads (and deterministic algorithms on CUDA) for the run, and put them back."""
+    """Set threads of torch, BLAS and scikit-learn (and deterministic algorithms on CUDA); put them back after."""
+    import sklearn.cluster  # noqa: F401 - so that its thread pools and BLAS' are there to be limited
+
     before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)
     if device != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        yield device
+        with threadpoolctl.threadpool_limits(threads):
+            yield device
     finally:
         torch.set_num_threads(before)
         if device != "cpu":  # not called in vain: it imports torch's compiler, which takes seconds

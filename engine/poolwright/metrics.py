@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .dataset import Samples
 from .errors import ConfigError
-from .learner import Learner, predicted_classes
+from .learner import Learner, asked, predict_batch_size, predicted_classes
 
 
 def confusion(predicted: Tensor, true: Tensor, n_classes: int) -> Tensor:
@@ -93,11 +93,10 @@ def task_named(name: str) -> Task:
 def evaluate(learner: Learner, samples: Samples, *, device: str | torch.device = "cpu") -> dict[str, float]:
     """Return the task's metrics of a fitted learner on labeled samples."""
     matrix = torch.zeros(samples.n_classes, samples.n_classes, dtype=torch.int64)
-    for inputs, labels in samples.batches(getattr(learner, "predict_batch_size", 1024), device=device):
+    for inputs, labels in samples.batches(predict_batch_size(learner), device=device):
         if labels is None:
             raise ValueError("evaluate() needs labeled samples")
-        with torch.no_grad():
-            predicted = predicted_classes(learner.predict(inputs))
+        predicted = predicted_classes(asked(learner, inputs))
         matrix += confusion(predicted.cpu(), labels.cpu(), samples.n_classes)
     return task_named(samples.task).metrics(matrix)
 

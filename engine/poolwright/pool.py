@@ -62,7 +62,9 @@ class Pool:
         self._paid = torch.zeros(n, dtype=torch.bool)
         self._initial = torch.zeros(n, dtype=torch.bool)
         self._reserved: dict[str, Tensor] = {}
-        self._labels: dict[int, Label] = {}
+        self._known = torch.zeros(n, dtype=torch.bool)
+        self._classes = torch.full((n,), -1, dtype=torch.int64)
+        self._arrays: dict[int, Tensor] = {}
         self._fresh: set[int] = set()
         self._ids: dict[int, Tensor] = {}
 
@@ -105,7 +107,7 @@ class Pool:
     @property
     def known(self) -> Tensor:
         """Ids whose label is known (labeled, released or reserved), ascending."""
-        return torch.tensor(sorted(self._labels), dtype=torch.int64)
+        return self._known.nonzero().squeeze(1)
 
     def is_paid(self, ids: Tensor) -> Tensor:
         """Return which of ``ids`` have been paid for."""
@@ -113,8 +115,17 @@ class Pool:
 
     def labels(self, ids: Tensor) -> Tensor:
         """Return the known labels of ``ids``; the caller has checked that they may be seen."""
-        values = [torch.as_tensor(self._labels[i]) for i in ids.tolist()]
-        return torch.stack(values) if values else torch.empty(0, dtype=torch.int64)
+        return torch.stack([self._arrays[i] for i in ids.tolist()]) if self._arrays else self._classes[ids]
+
+    def _write(self, answers: Mapping[int, int | Tensor]) -> Tensor:
+        """Keep labels by id; return the ids."""
+        ids = torch.tensor(list(answers), dtype=torch.int64)
+        self._known[ids] = True
+        if any(isinstance(label, Tensor) for label in answers.values()):
+            self._arrays.update((i, torch.as_tensor(label)) for i, label in answers.items())
+        else:
+            self._classes[ids] = torch.tensor(list(answers.values()), dtype=torch.int64)
+        return ids
 
     # -- changing ------------------------------------------------------------------------------------------------
 
@@ -148,48 +159,57 @@ class Pool:
         ids = self.check(ids, f"reserve {name!r}", allowed=[UNLABELED])
         self._set(ids, RESERVED)
         self._reserved[name] = ids
-        self._labels.update(zip(ids.tolist(), plain(labels), strict=True))
+        self.recall(zip(ids.tolist(), plain(labels), strict=True))
 
     def ask(self, ids: Tensor, *, initial: bool = False) -> Tensor:
         """Ask for ``ids``; return those whose answer is not known yet (released ones come back at once, free)."""
         ids = self.check(ids, "ask", allowed=[UNLABELED])
         if initial:
             self._initial[ids] = True
-        known = torch.tensor([i in self._labels for i in ids.tolist()], dtype=torch.bool)
+        known = self._known[ids]
         self._set(ids[known], LABELED)
         self._fresh.update(ids[known].tolist())
         self._set(ids[~known], ASKED)
         return ids[~known]
 
-    def check_answers(self, ids: Any, labels: Any) -> tuple[Tensor, list[Label]]:
-        """Return ids and labels of an answer in plain form, or raise PoolError; changes nothing."""
-        checked = self.check(ids, "tell", allowed=[ASKED, LABELED, SKIPPED])
+    def check_answers(self, ids: Any, labels: Any, answered: Iterable[int] = ()) -> tuple[Tensor, list[Label]]:
+        """Return ids and labels of an answer in plain form, or raise PoolError; changes nothing.
+
+        ``answered`` were answered before a stop, in answers that do not count yet: they can be revised.
+        """
+        checked = as_ids(ids, "tell")
+        waiting = torch.isin(checked, torch.tensor(sorted(answered), dtype=torch.int64))
+        self.check(checked[~waiting], "tell", allowed=[ASKED, LABELED, SKIPPED])
         values = plain(labels)
         if len(values) != len(checked):
             raise PoolError(f"tell: {len(checked)} ids but {len(values)} labels")
         return checked, values
 
-    def learn(self, ids: Iterable[int], labels: Iterable[Label]) -> None:
+    def learn(self, ids: Iterable[int], labels: Iterable[Label], *, by_hand: bool = False) -> None:
         """Note answers: to open questions they bring the sample into the labeled set, to others they revise or wait.
 
         None skips a sample that was asked: it costs nothing and is not asked again; a late answer is still taken.
+        ``by_hand``: a person chose the samples; where the question was lost with a checkpoint, the answer counts.
         """
-        for i, label in zip(ids, labels, strict=True):
-            state = int(self._state[i])
-            if label is None:
-                if state == ASKED:
-                    self._state[i] = SKIPPED
-                continue
-            self._labels[i] = label
-            self._paid[i] = True
-            if state in (ASKED, SKIPPED):
-                self._state[i] = LABELED
-                self._fresh.add(i)
+        answers = dict(zip(ids, labels, strict=True))
+        skipped = torch.tensor([i for i, label in answers.items() if label is None], dtype=torch.int64)
+        self._state[skipped[self._state[skipped] == ASKED]] = SKIPPED
+        told = self._write({i: label for i, label in answers.items() if label is not None})
+        self._paid[told] = True
+        states = self._state[told]
+        enter = told[(states == ASKED) | (states == SKIPPED) | (by_hand & (states == UNLABELED))]
+        self._state[enter] = LABELED
+        self._fresh.update(enter.tolist())
         self._ids.clear()
 
     def release(self, ids: Any, batch: Tensor) -> Tensor:
         """Return labeled ``ids`` of the last ``batch`` to the unlabeled; they stay paid and their label is kept."""
         released = self.check(ids, "release", allowed=[LABELED])
+        first = released[self._initial[released]]
+        if len(first):
+            raise PoolError(
+                f"release: id {int(first[0])} is of the initial pool; only bought samples can be given back"
+            )
         foreign = released[~torch.isin(released, batch)]
         if len(foreign):
             raise PoolError(f"release: id {int(foreign[0])} is not of the last batch; only that can be given back")
@@ -198,7 +218,7 @@ class Pool:
 
     def recall(self, answers: Iterable[tuple[int, Label]]) -> None:
         """Note answers whose effect on the states is already there (they came before a checkpoint)."""
-        self._labels.update((i, label) for i, label in answers if label is not None)
+        self._write({i: label for i, label in answers if label is not None})
 
     def fitted(self) -> None:
         """Forget which ids are fresh: the learner has seen them."""

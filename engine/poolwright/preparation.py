@@ -13,7 +13,7 @@ from .catalog import Catalog
 from .composition import Composition, Roles
 from .dataset import Dataset, Samples, validate
 from .errors import ConfigError, DatasetError, PoolwrightError
-from .events import ignore
+from .events import Listener, ignore
 from .learner import LearnerFactory
 from .metrics import task_named
 from .pool import UNLABELED, Pool
@@ -69,7 +69,12 @@ def draw_reserves(dataset: Dataset, shares: dict[str, float], seed: int) -> dict
     reserved = {}
     for name, share in shares.items():
         stream = streams.generator(seed, "reserve", name)
-        drawn = stratified(dataset.pool, rest, round(share * len(dataset.pool)), stream)
+        count = round(share * len(dataset.pool))
+        if not count:
+            raise ConfigError(
+                f"reserve.{name} = {share} of {len(dataset.pool)} samples is none: raise it", ("reserve", name)
+            )
+        drawn = stratified(dataset.pool, rest, count, stream)
         reserved[name] = rest[drawn]
         keep = torch.ones(len(rest), dtype=torch.bool)
         keep[drawn] = False
@@ -88,8 +93,12 @@ def draw_initial(
     learner: LearnerFactory | None = None,
     device: str = "cpu",
     memory_limit: int | None = None,
-) -> Tensor:
-    """Return the ids of the initial pool: update, score and select of a strategy before anything is labeled.
+    allow_truth: bool = False,
+    listener: Listener = ignore,
+) -> tuple[Tensor, bool]:
+    """Return the ids of the initial pool, and whether hidden labels were used to choose them.
+
+    They come from update, score and select of a strategy before anything is labeled.
 
     Embeddings are those of ``learner``, which brings its own pretrained weights, or the data set's features.
 
@@ -121,6 +130,8 @@ def draw_initial(
             f"the initial pool: {error}. Before the first fit there are only the data set's features "
             f"(as embeddings) or those of [initial] learner = {{ name = ..., weights = ... }}"
         ) from error
+    if "truth" in composition.needs and not allow_truth:
+        raise ConfigError("the initial strategy reads hidden labels: set allow_truth = true if an upper bound is meant")
     state = CycleState(
         index=-1,
         final=False,
@@ -136,8 +147,9 @@ def draw_initial(
         history=(),
         metrics={},
         baseline=None,
-        listener=ignore,
+        listener=listener,
         needs=composition.needs,
+        truth="truth" in composition.needs,
         given=given,
     )
     try:
@@ -147,4 +159,4 @@ def draw_initial(
         state.close()
     if len(ids) < size:
         raise ConfigError(f"the initial strategy {roles.name and roles.name.name!r} chose {len(ids)} of {size} samples")
-    return ids
+    return ids, state.truth

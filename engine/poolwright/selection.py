@@ -17,6 +17,7 @@ from .errors import ConfigError
 from .events import Listener, ignore
 from .hookspecs import LEARNER_NEEDS
 from .pool import as_ids
+from .rows import Rows
 from .session import Session
 
 
@@ -130,6 +131,7 @@ class _Arrays(Dataset):
             n_classes = max(n_classes, probabilities.shape[1])
         self.classes = [str(label) for label in range(n_classes)]
         self.pool = TensorSplit(x, known)
+        self.features = Rows(x)
         self.test = TensorSplit(x[:0], known[:0])
 
     def load(self) -> None:

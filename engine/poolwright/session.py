@@ -11,6 +11,7 @@ learning and a simulated episode use the same two calls::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from . import streams
 from .catalog import Catalog
 from .composition import Composition, Roles
-from .dataset import Dataset
+from .dataset import Dataset, Episode
 from .errors import ConfigError, PluginError, PoolError
 from .events import Event, Listener, ignore
 from .learner import LearnerFactory
@@ -65,7 +66,7 @@ class Session:
         How each fit begins, see :meth:`Learner.fit`.
     refit_every : int, optional
         Fit anew only when so many labels have come; go on from the present weights in between.
-    report_learner : callable, optional
+    report_learner : str or callable, optional
         A second learner, fitted on the same labels, whose test metrics go into the records instead.
     report : bool
         Evaluate on test data each cycle.
@@ -74,6 +75,8 @@ class Session:
         Bytes that one matrix of outputs may take in memory.
     allow_truth : bool
         Plugins may read hidden labels (upper bounds); the records are marked.
+    marked : bool
+        Hidden labels were used before the session began (to choose its initial pool); the records are marked.
     store : Store, optional
         Journal and checkpoints; a store that holds a run is gone on with. In memory without one.
     oracle : Oracle, optional
@@ -109,11 +112,12 @@ class Session:
         seed: int = 0,
         start: str = "scratch",
         refit_every: int | None = None,
-        report_learner: LearnerFactory | None = None,
+        report_learner: LearnerFactory | str | None = None,
         report: bool = True,
         device: str = "cpu",
         memory_limit: int | None = None,
         allow_truth: bool = False,
+        marked: bool = False,
         store: Store | None = None,
         oracle: Oracle | None = None,
         members: Tensor | None = None,
@@ -133,24 +137,25 @@ class Session:
         self.history: list[CycleRecord] = []
         self.finished = False
         self._candidates = candidates
+        self._marked = marked
         self._memory_limit = memory_limit or default_memory_limit()
-        self._ledger = Ledger(store)
+        self._ledger = Ledger(store, by_hand=strategy is None)
         self._given = dict(given or {})
-        self._listener = listener
+        self._listener = self._located(listener)
         self._label = label
-        catalog = catalog or Catalog()
-        self._factory = catalog.learner(learner, {}, device=device) if isinstance(learner, str) else learner
+        self._catalog = catalog
+        self._factory = self._made(learner)
         self.training = Training(
             dataset,
             self._factory,
             start=start,
             refit_every=refit_every,
-            report_learner=report_learner,
+            report_learner=self._made(report_learner),
             report=report,
             device=device,
             seed=seed,
         )
-        self._composition = self._compose(as_roles(strategy), catalog, allow_truth) if strategy else None
+        self._composition = self._compose(as_roles(strategy), allow_truth) if strategy else None
         self._check_settings()
         self._order: list[int] = []
         self._free: set[int] = set()
@@ -163,11 +168,19 @@ class Session:
         if initial is not None:
             self._order += self.pool.ask(initial, initial=True).tolist()
         self._check_budget()
+        self._ledger.identify(self._facts(initial))
         self._resume()
 
-    def _compose(self, roles: Roles, catalog: Catalog, allow_truth: bool) -> Composition:
+    def _made(self, learner: LearnerFactory | str | None) -> LearnerFactory | None:
+        """Return what makes the learner; without a name nothing is looked up, since episodes come by the thousand."""
+        if not isinstance(learner, str):
+            return learner
+        self._catalog = self._catalog or Catalog()
+        return self._catalog.learner(learner, {}, device=self.device)
+
+    def _compose(self, roles: Roles, allow_truth: bool) -> Composition:
         provides = set(self._given) | set(self.training.learner.provides if self.training.learner else ())
-        composition = Composition(roles, catalog, task=self.dataset.task, provides=provides)
+        composition = Composition(roles, self._catalog or Catalog(), task=self.dataset.task, provides=provides)
         for member in composition.members:
             if "validation" in member.needs and self.training.validation is None:
                 raise ConfigError(f"{member.who} needs validation data: set [dataset] validation = 0.1")
@@ -195,6 +208,18 @@ class Session:
         if not 0 <= size <= len(ids):
             raise ConfigError(f"initial = {size}, but the pool has {len(ids)} samples: choose fewer")
         return ids[torch.randperm(len(ids), generator=streams.generator(self.seed, "initial"))[:size]]
+
+    def _facts(self, initial: Tensor | None) -> dict[str, Any]:
+        """Return what must not change while a store goes on; budget and batch may."""
+        composition = self._composition
+        return {
+            "seed": self.seed,
+            "pool": self.pool.n,
+            "initial pool": [] if initial is None else sorted(as_ids(initial).tolist()),
+            "learner": type(self.training.learner).__name__,
+            "strategy": {} if composition is None else composition.owners,
+            "plugins": [] if composition is None else [member.name for member in composition.members],
+        }
 
     def _check_budget(self) -> None:
         free = len(self.pool.ids(UNLABELED))
@@ -281,16 +306,14 @@ class Session:
         PoolError
             An id was never asked, or a label is no class. Nothing is taken then.
         """
-        checked, values = self.pool.check_answers(ids, labels)
-        one_class = self.task.name == "classification"
+        checked, values = self.pool.check_answers(ids, labels, self._ledger.waiting)
+        one_class, n_classes = self.task.name == "classification", len(self.dataset.classes)
         for i, value in zip(checked.tolist(), values, strict=True):
             if isinstance(value, int) != one_class:
                 wanted = "one class index" if one_class else "one label array"
                 raise PoolError(f"tell: this data set's task ({self.task.name}) wants {wanted} for id {i}")
-            if isinstance(value, int) and not 0 <= value < len(self.dataset.classes):
-                raise PoolError(
-                    f"tell: label {value} of id {i} is no class; there are 0..{len(self.dataset.classes) - 1}"
-                )
+            if isinstance(value, int) and not 0 <= value < n_classes:
+                raise PoolError(f"tell: label {value} of id {i} is no class; there are 0..{n_classes - 1}")
         self._ledger.note(self.pool, checked, values)
 
     def skip(self, ids: Any) -> None:
@@ -336,7 +359,7 @@ class Session:
             given=self._given,
             batch=self.pool.fresh,
             simulate=self._simulate if self._factory else None,
-            truth=self._composition is not None and "truth" in self._composition.needs,
+            truth=self._marked or (self._composition is not None and "truth" in self._composition.needs),
         )
 
     def _run_cycle(self, state: CycleState) -> Tensor:
@@ -406,7 +429,7 @@ class Session:
         stream = streams.generator(seed, "simulated initial pool")
         first = ids[torch.randperm(len(ids), generator=stream)[:start]] if isinstance(start, int) else as_ids(start)
         episode = Session(
-            self.dataset,
+            Episode(self.dataset, ids),
             learner=self._factory,
             budget=budget,
             batch=self.batch,
@@ -419,10 +442,21 @@ class Session:
             memory_limit=self._memory_limit,
             oracle=self.pool.labels,
             members=ids,
+            catalog=self._catalog,
             label="simulated",
         )
         episode.answer()
         return episode
+
+    def _located(self, listener: Listener) -> Listener:
+        """Say of a plugin's own progress which run it belongs to."""
+
+        def hear(event: Event) -> None:
+            if event.kind == "progress":
+                event = replace(event, strategy=self._label, seed=self.seed, cycle=self.index)
+            listener(event)
+
+        return hear
 
     def _phase(self, name: str) -> None:
         self._listener(Event("phase", name, self._label, self.seed, self.index, self.pool.spent, self.budget))

@@ -109,7 +109,7 @@ class OracleSpec(BaseModel):
 
     rate: float = Field(default=0.0, ge=0, le=1)
     superclass: bool | list[int] = False
-    seed: int = 0
+    seed: int | None = None
 
 
 class StrategySpec(BaseModel):
@@ -211,7 +211,7 @@ class Experiment(BaseModel):
     reserve : dict of str to float
         Shares of the pool that are set aside by name, stratified, the same for all strategies of a seed.
     oracle : dict
-        ``rate`` of wrong labels, ``superclass`` to keep them within superclasses, ``seed``.
+        ``rate`` of wrong labels, ``superclass`` to keep them within superclasses, ``seed`` (the run's own by default).
     wrappers : list
         Around every strategy, the first outermost.
     candidates : int, optional
@@ -313,7 +313,7 @@ class Experiment(BaseModel):
         plain["dataset"] = self.dataset.as_dict()
         plain["learner"] = self.learner.as_dict()
         plain["initial"] = self.initial.as_dict()
-        plain["oracle"] = self.oracle.model_dump()
+        plain["oracle"] = self.oracle.model_dump(exclude_none=True)
         if self.report_learner:
             plain["report_learner"] = self.report_learner.as_dict()
         if self.wrappers:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .dataset import Dataset, Samples
 from .errors import PoolError, StoreError
 from .events import Listener, reported
-from .learner import Learner, checked_output
+from .learner import Learner, asked, checked_output, predict_batch_size
 from .metrics import Task
 from .pool import UNLABELED, Pool
 
@@ -112,11 +112,18 @@ class CycleState:
     truth: bool = False
     _cache: dict[str, Tensor | np.memmap[Any, Any]] = field(default_factory=dict)
     _cached_ids: Tensor | None = None
+    _versions: dict[str, int] = field(default_factory=dict)
 
     @property
     def unlabeled(self) -> Tensor:
         """The ids that score and select are about."""
         return self.pool.ids(UNLABELED) if self.candidates is None else self.candidates
+
+    def selectable(self, ids: Tensor) -> Tensor:
+        """Return which of ``ids`` may be selected, bool; without a look at the rest of the pool."""
+        inside = (ids >= 0) & (ids < self.pool.n)
+        inside[inside.clone()] = self.pool.state_of(ids[inside]) == UNLABELED
+        return inside if self.candidates is None else inside & torch.isin(ids, self.candidates)
 
     def close(self) -> None:
         """Let go of the outputs, and of what was spilled to disk."""
@@ -133,7 +140,18 @@ class CycleState:
             names = sorted({name} | (set(self.needs) & set(OUTPUTS)))
             self._cache = dict(self.compute(names, ids))
             self._cached_ids = ids
+            self._note_versions()
         return self._cache[name]
+
+    def _note_versions(self) -> None:
+        self._versions = {name: x._version for name, x in self._cache.items() if isinstance(x, Tensor)}
+
+    def changed_output(self) -> str:
+        """Return the name of an output that a hook changed in place since it was computed, or an empty string."""
+        for name, values in self._cache.items():
+            if isinstance(values, Tensor) and values._version != self._versions[name]:
+                return name
+        return ""
 
     def _narrow(self, ids: Tensor) -> None:
         """Keep of the cache the rows of ``ids``; drop it when some are missing (released samples)."""
@@ -143,6 +161,7 @@ class CycleState:
             kept = {name: values for name, values in self._cache.items() if isinstance(values, Tensor)}
             self._cache = {name: values[rows.to(values.device)] for name, values in kept.items()}
             self._cached_ids = ids
+            self._note_versions()
         else:
             self._cache = {}
 
@@ -157,13 +176,12 @@ class CycleState:
         if self.learner is None:
             raise PoolError(f"there is no learner here to give {', '.join(names)}")
         samples = Samples(self.dataset, self.dataset.pool, ids)
-        batch_size = getattr(self.learner, "predict_batch_size", 1024)
+        batch_size = predict_batch_size(self.learner)
         start = 0
         batches = samples.batches(batch_size, device=self.device)
         total = math.ceil(len(ids) / batch_size)
         for inputs, _ in reported(batches, "predicting the pool", self.listener, total):
-            with torch.no_grad():
-                outputs = self.learner.predict(inputs)
+            outputs = asked(self.learner, inputs)
             for name in names:
                 values = checked_output(self.learner, outputs, name, len(inputs))
                 if name == "probabilities" and values.ndim > 2:

@@ -15,6 +15,7 @@ import logging
 import os
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .catalog import one_line
 from .errors import StoreError
 from .pool import Label
 
@@ -198,6 +200,8 @@ class Store:
                 return _read_checkpoint(path)
             except StoreError as error:
                 log.warning("%s; the checkpoint before it is used", error)
+                with self._guarded("set a damaged checkpoint aside in"):
+                    path.replace(path.with_suffix(".damaged"))
         if paths:
             log.warning("no whole checkpoint in %s: the run starts again and replays its journal", self.checkpoints)
         return None
@@ -205,12 +209,17 @@ class Store:
 
 def unreadable(state: Any, path: str = "state") -> str:
     """Return where ``state`` holds what a checkpoint could not give back, and what that is; "" if it is sound."""
-    if isinstance(state, dict):
+    if type(state) in (dict, OrderedDict):
         parts = [(f"{path}[{key!r}]", value) for key, value in state.items()]
-    elif isinstance(state, (list, tuple, set)):
+        parts += [(f"key {key!r} of {path}", key) for key in state]
+    elif type(state) in (list, tuple, set):
         parts = [(f"{path}[{i}]", value) for i, value in enumerate(state)]
     else:
-        sound = isinstance(state, Tensor) or state is None or type(state) in (bool, int, float, complex, str, bytes)
+        sound = (
+            type(state) in (Tensor, torch.nn.Parameter)
+            or state is None
+            or type(state) in (bool, int, float, complex, str, bytes)
+        )
         return "" if sound else f"{path} is {type(state).__module__}.{type(state).__qualname__}"
     return next((found for where, value in parts if (found := unreadable(value, where))), "")
 
@@ -258,7 +267,10 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         or content[len(MAGIC) : header - 1] != hashlib.sha256(payload).hexdigest().encode()
     ):
         raise StoreError(f"checkpoint {path} is damaged (its checksum does not fit)")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
+    except Exception as error:  # what is no pickle may raise anything
+        raise StoreError(f"checkpoint {path} cannot be read back ({one_line(error)})") from error
     return state
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from . import streams
 from .catalog import one_line
 from .dataset import Dataset, Samples, whole
 from .errors import ConfigError, LearnerError, PoolError, PoolwrightError
-from .learner import STARTS, Learner, LearnerFactory
+from .learner import STARTS, Learner, LearnerFactory, check_members
 from .metrics import evaluate
 from .pool import LABELED, UNLABELED
 from .state import CycleState
@@ -62,6 +63,8 @@ class Training:
         self.start = start
         self.refit_every = refit_every
         self._report_learner: Learner | None = report_learner() if report_learner else None
+        for made in self._learners().values():
+            check_members(made)
         self._test = whole(dataset, dataset.test) if report and learner else None
         self._device = device
         self._seed = seed
@@ -119,15 +122,8 @@ class Training:
         stream = streams.generator(self._seed, role, state.index)
         began = time.perf_counter()
         with streams.seeded(self._seed, "fit", role, state.index):
-            try:
+            with _named(learner, f"fit on {len(labeled)} samples (cycle {state.index})"):
                 learner.fit(labeled, unlabeled=unlabeled, start=start, generator=stream)
-            except PoolwrightError:
-                raise
-            except Exception as error:
-                raise LearnerError(
-                    f"{role} {type(learner).__name__} failed to fit {len(labeled)} samples "
-                    f"(cycle {state.index}): {one_line(error)}"
-                ) from error
             state.streams[role] = streams.digest(stream)
         state.seconds[phase] = time.perf_counter() - began
 
@@ -139,9 +135,11 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of the learners that have one, and when they were fitted anew."""
-        states = {
-            role: learner.state_dict() for role, learner in self._learners().items() if hasattr(learner, "state_dict")
-        }
+        states = {}
+        for role, learner in self._learners().items():
+            if hasattr(learner, "state_dict"):
+                with _named(learner, "state_dict"):
+                    states[role] = learner.state_dict()
         return {"states": states, "fitted_labels": self._fitted_labels}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -149,4 +147,16 @@ class Training:
         self._fitted_labels = state["fitted_labels"]
         for role, learner in self._learners().items():
             if role in state["states"]:
-                learner.load_state_dict(state["states"][role])  # type: ignore[attr-defined]
+                with _named(learner, "load_state_dict"):
+                    learner.load_state_dict(state["states"][role])  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _named(learner: Learner, what: str) -> Iterator[None]:
+    """Name the learner in whatever it raises."""
+    try:
+        yield
+    except PoolwrightError:
+        raise
+    except Exception as error:
+        raise LearnerError(f"learner {type(learner).__name__} failed in {what}: {one_line(error)}") from error

@@ -255,7 +255,7 @@ def test_an_error_of_the_learner_names_it_and_the_cycle():
             raise RuntimeError("out of paper\nsecond line")
 
     with pytest.raises(
-        LearnerError, match=r"learner Broken failed to fit 8 samples \(cycle 0\): RuntimeError: out of paper$"
+        LearnerError, match=r"learner Broken failed in fit on 8 samples \(cycle 0\): RuntimeError: out of paper$"
     ):
         play(session(Lowest, learner=Broken))
 

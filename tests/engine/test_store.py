@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from poolwright import PluginError, PoolError, Session, Store, StoreError, hookimpl
+from poolwright import PluginError, Session, Store, StoreError, hookimpl
 from poolwright.store import KEEP, locked, read_journal, write_atomically
 
 from .helpers.build import picks, play, session
@@ -283,5 +283,5 @@ def test_a_store_of_another_pool_is_refused(tmp_path):
     run.advance()
     run.answer()
     run.advance()
-    with pytest.raises(PoolError, match="this pool has 90 samples, the saved one 80"):
+    with pytest.raises(StoreError, match=r"a session with another pool \(80, now 90\)"):
         session(Lowest, store=Store(tmp_path), dataset=load(Blobs(n=90)))

@@ -19,7 +19,7 @@ import pytest
 # Each case runs in a process of its own that is forked once torch is imported, so that it is not imported each time.
 FORKING = """
 import io, json, os, sys, tempfile
-import matplotlib.pyplot, poolwright_plugins.learners.linear, sklearn.datasets, torch
+import matplotlib.pyplot, poolwright_plugins.learners.linear, sklearn.cluster, sklearn.datasets, torch
 import poolwright.cli, poolwright.config, poolwright.experiment, poolwright.report, poolwright.screen, poolwright.testing
 
 cases, results = json.load(sys.stdin), []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sklearn.cluster  # noqa: F401 - once here, not in each process that is forked
 import torch
 
 import poolwright.composition

@@ -95,7 +95,7 @@ class Simulates:
     def update(self, cycle):
         episode = cycle.simulate(cycle.pool.labeled, 5, 3, seed=1)
         episode.advance()
-        if len(cycle.pool.batch) > 1:
+        if cycle.index and len(cycle.pool.batch) > 1:
             cycle.pool.release(cycle.pool.batch[-1:])
 
     @hookimpl

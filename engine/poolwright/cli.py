@@ -88,20 +88,22 @@ def run(
     folder = out or Path("runs") / f"{experiment.dataset.as_dict()['name']}-{datetime.now():%Y%m%d-%H%M%S}"
 
     from .experiment import run as run_experiment
+    from .folder import load_result
     from .screen import RunDisplay, console, stderr_logging
 
     stderr_logging()
     try:
         with RunDisplay(experiment) as display:
-            result = run_experiment(experiment, folder, resume=resume, listener=display, keep_going=True)
+            run_experiment(experiment, folder, resume=resume, listener=display, keep_going=True)
     except KeyboardInterrupt:
         console.print(f"\nStopped. To go on:  poolwright run --resume --out {folder}")
         raise typer.Exit(130) from None
+    result = load_result(folder)  # with the strategies that the folder held before
     page = _show(result, folder / "report.html", reasons=False)
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
     if config is None and not (strategy or dataset or learner or resume):
         console.print(
-            "\nNext, for example:\n"
+            "\nNext, for example (after `source .venv/bin/activate` in a checkout):\n"
             "  poolwright run --strategy entropy --strategy badge --seeds 5     compare others\n"
             "  poolwright plugins                                               what is installed\n"
             "  poolwright new my-strategy                                       write your own\n"
@@ -191,6 +193,10 @@ def select(
     from .selection import select as select_ids
 
     files.check_ids_path(out)
+    if out.exists() and any(
+        path and path.exists() and path.samefile(out) for path in (features, labeled, labels, probabilities)
+    ):
+        raise ConfigError(f"--out {out} is one of the files to read: choose another, or it would be overwritten")
     params: dict[str, Any] = {}
     for item in set_ or []:
         override(params, item)

@@ -91,6 +91,8 @@ class LearnerView:
         return asked(self._learner, inputs)
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("_learner", "_plugin") or name.startswith("__"):  # not made yet, as while it is copied
+            raise AttributeError(name)
         learner = self._learner
         if name not in ("head", "members", "sample"):
             raise AttributeError(self._refusal(name))
@@ -112,35 +114,6 @@ class LearnerView:
             f"plugin {self._plugin!r} reached for {name!r} of the run's learner: hooks may ask it "
             f"(provides, predict, sample, head, members), not change it; use cycle.simulate(...) for a fresh one"
         )
-
-
-def predict_batch_size(self) -> int:
-        """How many samples to predict at a time."""
-        return predict_batch_size(self._learner)
-
-    def predict(self, inputs: Tensor) -> Mapping[str, Tensor]:
-        """Return the learner's outputs for a batch of prepared inputs."""
-        return asked(self._learner, inputs)
-
-    def __getattr__(self, name: str) -> Any:
-        learner = self._learner
-        if name not in ("head", "members", "sample"):
-            raise AttributeError(
-                f"plugin {self._plugin!r} reached for {name!r} of the run's learner: hooks may ask it "
-                f"(provides, predict, sample, head, members), not change it; use cycle.simulate(...) for a fresh one"
-            )
-        if not hasattr(learner, name):
-            raise AttributeError(
-                f"plugin {self._plugin!r} wants {name!r}, but learner {type(learner).__name__} has no {name!r} "
-                f"(it provides: {', '.join(sorted(learner.provides))})"
-            )
-        own = getattr(learner, name)
-        if name == "head":
-            return copy.deepcopy(own).requires_grad_(False)
-        return tuple(LearnerView(member, self._plugin) for member in own) if name == "members" else own
-
-    def __setattr__(self, name: str, value: object) -> None:
-        self.__getattr__(name)
 
 
 def predict_batch_size(learner: Learner) -> int:

@@ -80,7 +80,7 @@ def select(
     n = len(x)
     given = {"embeddings": x}
     if probabilities is not None:
-        given["probabilities"] = _matrix(probabilities, "probabilities", rows=n)
+        given["probabilities"] = _probabilities(_matrix(probabilities, "probabilities", rows=n))
     known = _labels(labels, n)
     initial = _labeled(labeled, known, n)
     part = Part(strategy, dict(params or {}))
@@ -88,6 +88,8 @@ def select(
         raise ConfigError(f"k = {k}, but {n - len(initial)} samples are unlabeled: choose k between 0 and that")
     wants = _needs(part, catalog)
     missing = sorted((wants & (LEARNER_NEEDS | {"learner"})) - set(given))
+    if missing and known is not None and not len(initial):
+        raise ConfigError(f"strategy {part.name!r} needs {missing[0]}, but no sample is labeled to fit a learner on")
     if (missing or "labels" in wants) and known is None:
         what = missing[0] if missing else "labels"
         raise ConfigError(
@@ -153,6 +155,17 @@ def _matrix(array: Any, what: str, rows: int | None = None) -> Tensor:
     tensor = tensor.float()
     check_finite(tensor, what)
     return tensor
+
+
+def _probabilities(p: Tensor) -> Tensor:
+    """Refuse what are no probabilities, such as logits."""
+    wrong = (p < 0).any(1) | ((p.sum(1) - 1).abs() > 1e-3)
+    if wrong.any():
+        raise ConfigError(
+            f"probabilities: {int(wrong.sum())} of {len(p)} rows are negative or do not sum to 1, the first is id "
+            f"{int(wrong.nonzero()[0])}: give softmax(logits), not logits"
+        )
+    return p
 
 
 def _labels(labels: Any, n: int) -> Tensor | None:

@@ -78,6 +78,9 @@ def test_resume_goes_on_with_the_saved_configuration_and_adds_strategies(poolwri
     result = load_result(out)
     assert [run.strategy for run in result.runs] == ["margin", "random"]
     assert result.runs[0].records == before
+    alone = poolwright("run", "--resume", "--out", out, "--strategy", "random")
+    assert "margin" in alone.out
+    assert [run.strategy for run in load_result(out).runs] == ["margin", "random"]
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def test_everything_labeled_or_k_beyond_the_pool_is_refused(matrix):
         ({"labels": [-2] * 41}, "-2 at id 0 is no class"),
         ({"labels": [-1] * 41, "labeled": [4]}, "id 4 is named, but its label is -1"),
         ({"probabilities": np.zeros((2, 2))}, "probabilities has 2 rows, but features has 41"),
+        ({"probabilities": np.full((41, 2), 0.7)}, "41 of 41 rows are negative or do not sum to 1, the first is id 0"),
+        ({"strategy": "margin", "labels": [-1] * 41}, "no sample is labeled to fit a learner on"),
         ({"strategy": "margin"}, "'margin' needs probabilities.*--labels"),
         ({"strategy": "corset"}, "did you mean 'coreset'"),
         ({"params": {"metrik": 1}}, "no parameter 'metrik'"),
@@ -135,3 +137,11 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(poolwright, t
     assert outcome.status == 2
     assert "does not exist" in outcome.err
     assert "picks.pdf" in poolwright("select", "--features", matrix[0], "-k", 1, "--out", tmp_path / "picks.pdf").err
+
+
+def test_a_file_that_is_read_is_not_overwritten(poolwright, matrix):
+    path, x = matrix
+    outcome = poolwright("select", "--features", path, "-k", 1, "--out", path)
+    assert outcome.status == 2
+    assert "is one of the files to read" in outcome.err
+    assert np.array_equal(np.load(path), x)

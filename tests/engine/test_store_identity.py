@@ -331,14 +331,25 @@ def test_damaged_checkpoints_with_whole_ones_before_them_are_set_aside(store):
 
 
 def test_a_run_with_nothing_but_damaged_checkpoints_keeps_those_it_writes_anew(tmp_path):
-    one = session(Random, store=Store(tmp_path))
-    while one.index < 4:
+    class Stopping(Random):
+        at = 9
+
+        @hookimpl
+        def update(self, cycle):
+            if cycle.index == self.at:
+                raise KeyError("stopped")
+
+    one = session(Stopping, store=Store(tmp_path))
+    while one.index < 5:
         one.advance()
         one.answer()
-    checkpoints = sorted((tmp_path / "checkpoints").glob("*.ckpt"))
-    for path in checkpoints:
+    for path in (tmp_path / "checkpoints").glob("*.ckpt"):
         path.write_bytes(path.read_bytes()[:100])
-    again = session(Random, store=Store(tmp_path))
-    again.advance()
-    assert Store(tmp_path).read_checkpoint()["history"]
-    assert picks(play(session(Random, store=Store(tmp_path)))) == picks(play(session(Random)))
+    Stopping.at = 2  # of the replay: its checkpoints have lower numbers than those that are damaged
+    with pytest.raises(PluginError, match="stopped"):
+        session(Stopping, store=Store(tmp_path)).advance()
+    assert len(Store(tmp_path).read_checkpoint()["history"]) == 2
+    Stopping.at = 9
+    resumed = session(Stopping, store=Store(tmp_path))
+    assert resumed.index == 2
+    assert picks(play(resumed)) == picks(play(session(Stopping)))

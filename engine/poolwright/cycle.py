@@ -160,7 +160,9 @@ class Cycle:
         self._require("validation", "cycle.validation")
         if self._state.validation is None:
             raise PoolError(f"plugin {self._plugin!r} needs validation data: set [dataset] validation = 0.1")
-        return self._state.validation
+        samples = copy.copy(self._state.validation)
+        samples.labels = None if samples.labels is None else samples.labels.clone()
+        return samples
 
     def probabilities(self, ids: Tensor | None = None) -> Tensor:
         """Return class probabilities, float32 ``(n, classes)``; for masks, the mean over the pixels (SRAAL).
@@ -186,7 +188,12 @@ class Cycle:
 
     def _output(self, name: str, ids: Tensor | None) -> Tensor:
         self._require(name, f"cycle.{name}()")
-        values = self._state.output(name) if ids is None else self._state.compute([name], self._ids(ids))[name]
+        if ids is None:
+            values = self._state.output(name)
+        else:
+            values = self._state.compute([name], self._ids(ids))[name]
+            if name in self._state.given and isinstance(values, Tensor):
+                values = values.clone()  # it may be the caller's own matrix
         if isinstance(values, Tensor):
             return values
         raise PoolError(

@@ -19,7 +19,7 @@ members), store keyword parameters in the constructor and read the data in :meth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -155,11 +155,12 @@ class SubsetSplit:
 
 
 class GuardedSplit:
-    """A split that gives every input, but only the labels of some samples."""
+    """A split that gives every input, but of some samples only the labels that were told, and of others none."""
 
-    def __init__(self, base: Split, ids: Tensor) -> None:
+    def __init__(self, base: Split, ids: Tensor, told: Callable[[Tensor], Tensor]) -> None:
         self.base = base
         self._ids = ids
+        self._told = told
 
     def __len__(self) -> int:
         return len(self.base)
@@ -171,21 +172,21 @@ class GuardedSplit:
         hidden = ids[~torch.isin(ids, self._ids)]
         if len(hidden):
             raise LabelLeakError(f"the label of id {int(hidden[0])} is hidden in a simulated session")
-        return self.base.labels(ids)
+        return self._told(ids)
 
 
 class Episode(Dataset):
-    """A data set as a simulated session sees it: labels of the samples ``ids`` alone, none of the test data."""
+    """A data set as a simulated session sees it: what was told of the samples ``ids`` alone, no label of test data."""
 
-    def __init__(self, base: Dataset, ids: Tensor) -> None:
+    def __init__(self, base: Dataset, ids: Tensor, told: Callable[[Tensor], Tensor]) -> None:
         self._base = base
         self.task = base.task
         self.classes = base.classes
         self.superclasses = base.superclasses
         self.features = base.features
-        self.pool = GuardedSplit(base.pool, ids)
+        self.pool = GuardedSplit(base.pool, ids, told)
         self.validation = base.validation
-        self.test = GuardedSplit(base.test, ids[:0])
+        self.test = GuardedSplit(base.test, ids[:0], told)
 
     def prepare(self, inputs: Tensor) -> Tensor:
         return self._base.prepare(inputs)

@@ -131,13 +131,17 @@ def asked(learner: Learner, inputs: Tensor) -> Mapping[str, Tensor]:
     """
     try:
         with torch.no_grad():
-            return learner.predict(inputs)
+            result = learner.predict(inputs)
     except PoolwrightError:
         raise
     except Exception as error:
         raise LearnerError(
             f"learner {type(learner).__name__} failed to predict {len(inputs)} samples: {one_line(error)}"
         ) from error
+    if not isinstance(result, Mapping):
+        kind = type(result).__name__
+        raise LearnerError(f"learner {type(learner).__name__} returned {kind} from predict: return a dict of tensors")
+    return result
 
 
 def check_members(learner: Any) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Samples
-from .errors import ConfigError
+from .errors import ConfigError, LearnerError
 from .learner import Learner, asked, predict_batch_size, predicted_classes
 
 
@@ -97,6 +97,11 @@ def evaluate(learner: Learner, samples: Samples, *, device: str | torch.device =
         if labels is None:
             raise ValueError("evaluate() needs labeled samples")
         predicted = predicted_classes(asked(learner, inputs))
+        if predicted.shape != labels.shape:
+            raise LearnerError(
+                f"learner {type(learner).__name__} predicted classes of shape {tuple(predicted.shape)} "
+                f"for labels of shape {tuple(labels.shape)}"
+            )
         matrix += confusion(predicted.cpu(), labels.cpu(), samples.n_classes)
     return task_named(samples.task).metrics(matrix)
 

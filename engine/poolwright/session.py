@@ -429,7 +429,7 @@ class Session:
         stream = streams.generator(seed, "simulated initial pool")
         first = ids[torch.randperm(len(ids), generator=stream)[:start]] if isinstance(start, int) else as_ids(start)
         episode = Session(
-            Episode(self.dataset, ids),
+            Episode(self.dataset, ids, self.pool.labels),
             learner=self._factory,
             budget=budget,
             batch=self.batch,

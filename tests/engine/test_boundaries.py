@@ -361,3 +361,16 @@ def test_samples_of_the_initial_pool_cannot_be_given_back(index):
     with pytest.raises(PoolError, match="id 0 is of the initial pool"):
         play(run)
     assert set(range(8)) <= set(run.pool.ids(LABELED).tolist())
+
+
+def test_validation_labels_are_a_copy():
+    class Zeroing(Lowest):
+        needs = frozenset({"validation"})
+
+        @hookimpl
+        def update(self, cycle):
+            cycle.validation.labels.zero_()
+
+    settings = {"dataset": load(Blobs(n_validation=12)), "budget": 5}
+    disturbed, quiet = play(session(Zeroing, **settings)), play(session(Lowest, **settings))
+    assert [record.validation for record in disturbed.history] == [record.validation for record in quiet.history]

@@ -221,15 +221,14 @@ class WritesOutputs(Remembers):
         return cycle.probabilities().mul_(2).amax(1)
 
 
-class WritesValidation(Remembers):
-    """Change validation labels."""
-
-    needs = frozenset({"probabilities", "validation"})
+class WritesBehindTorch(Remembers):
+    """Change probabilities that other plugins read, where torch does not see it."""
 
     @hookimpl
-    def reward(self, cycle, batch):
-        cycle.validation.labels.zero_()
-        return 0.0
+    def score(self, cycle):
+        scores = super().score(cycle)
+        cycle.probabilities().numpy().sort(axis=1)
+        return scores
 
 
 class OddState(Remembers):
@@ -349,7 +348,7 @@ FAULTS = [
     (strategies.GLOBAL, "does the constructor draw", DrawsWhenMade),
     (strategies.NEIGHBORS, "with another plugin", ReadsOthersLogs),
     (strategies.SCORED, "changed probabilities in place", WritesOutputs),
-    (strategies.UNTOUCHED, "reward changed the validation data", WritesValidation),
+    (strategies.UNTOUCHED, "score changed the outputs", WritesBehindTorch),
     (strategies.PLAIN, "more than tensors, numbers, strings, lists and dicts", OddState),
     (strategies.PLAIN, "state_dict but no load_state_dict", HalfAState),
     (strategies.CHANGES, "'_calls' changes during a run, but is not restored", ForgetsCalls),

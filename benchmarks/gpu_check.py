@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def say(text: str) -> None:
+    """Print a line of the report."""
     sys.stdout.write(f"gpu-check: {text}\n")
     sys.stdout.flush()
 

@@ -99,6 +99,7 @@ def hooks_of(member: Member) -> set[str]:
 
 
 def declared_needs(member: Member) -> frozenset[str]:
+    """Return what a plugin declares to read; unknown names are errors."""
     needs = getattr(member.instance, "needs", ())
     if isinstance(needs, str) or not isinstance(needs, Collection):
         raise PluginError(f"{member.who}: needs must be a set of names such as {{'probabilities'}}, not {needs!r}")
@@ -109,6 +110,7 @@ def declared_needs(member: Member) -> frozenset[str]:
 
 
 def check_task(member: Member, task: str) -> None:
+    """Refuse a plugin that works for other tasks than this one."""
     tasks = getattr(member.instance, "tasks", None)
     if tasks is not None and task not in tasks:
         raise ConfigError(f"{member.who} works for {', '.join(sorted(tasks))}, not for this data set's task {task!r}")

@@ -22,6 +22,7 @@ DESCRIPTION = "experiment.json"
 
 
 def run_folder(folder: Path, label: str, seed: int) -> Path:
+    """Return where a run is kept; labels that would be written alike get folders of their own."""
     name = re.sub(r"[^A-Za-z0-9._+=-]+", "_", label)
     if name != label or not name.strip("."):  # another label may be written alike
         name = f"{name}-{hashlib.blake2b(label.encode(), digest_size=4).hexdigest()}"
@@ -57,6 +58,7 @@ def open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str,
 
 
 def make_folder(folder: Path) -> None:
+    """Make the folder of an experiment, and those above it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -169,6 +171,7 @@ def load_result(folder: str | Path) -> Result:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a description atomically."""
     try:
         write_atomically(path, json.dumps(value, indent=2, default=str).encode())
     except OSError as error:

@@ -20,6 +20,7 @@ from .spec import Experiment
 
 
 def choose_device(name: str) -> str:
+    """Return the device that a name stands for, or raise ConfigError where there is none."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -51,6 +52,7 @@ def configured(threads: int, device: str) -> Iterator[str]:
 
 
 def versions() -> dict[str, str]:
+    """Return the versions that results depend on."""
     found = {"python": platform.python_version()}
     for name in ("poolwright", "torch", "numpy", "scikit-learn"):
         try:
@@ -61,6 +63,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(experiment: Experiment, dataset: Dataset, threads: int, device: str) -> dict[str, Any]:
+    """Return what an experiment ran with: configuration, data, machine and versions."""
     return {
         "config": experiment.as_dict() | {"threads": threads},
         "task": dataset.task,

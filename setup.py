@@ -41,7 +41,13 @@ ROOT = Path(__file__).resolve().parent
 WAY_OUT = "Set POOLWRIGHT_NO_EXT=1 to install without the native kernels (they then run on torch, slower)."
 DEFAULT_ARCHS = ("80", "90")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-CPU_LEVELS = {"base": [], **({"avx2": ["-mavx2", "-mf16c"], "avx512": ["-mavx512f"]} if X86 else {})}
+AVX512 = ["-mavx512f"]
+X86_LEVELS = {
+    "avx2": ["-mavx2", "-mf16c", "-mfma"],
+    "avx512": AVX512,
+    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],  # left out where the compiler does not know it
+}
+CPU_LEVELS = {"base": [], **(X86_LEVELS if X86 else {})}
 # Every level, thread count and batch must give the same bits: no contraction into FMA, no fast-math, and
 # these last, so that no CXXFLAGS of the caller undoes them.
 STRICT = ["-ffp-contract=off", "-fno-fast-math"]
@@ -56,7 +62,7 @@ def say(text: str) -> None:
 def sources() -> list[str]:
     """Return the sources of the extension, relative to this file; CUDA ones included."""
     found = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.c[pu]*"))
-    levels = [name for name in ("avx2", "avx512") if name not in CPU_LEVELS]
+    levels = [name for name in X86_LEVELS if name not in CPU_LEVELS]
     return [
         name
         for name in found
@@ -102,6 +108,10 @@ class Compiler:
             source = Path(folder, "probe.cpp")
             source.write_text(program + "\n")
             return output([*self.command, "-std=c++17", *flags, str(source), "-o", str(Path(folder, "probe"))])
+
+    def knows(self, flags: list[str]) -> bool:
+        """Return whether the compiler takes these flags."""
+        return self.tries("int main() { return 0; }", flags)[0]
 
 
 class Nvcc:
@@ -248,12 +258,14 @@ class BuildNative(build_ext):
             )
         common = [*compiler.command, "-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fPIC", "-fvisibility=hidden"]
         common += ["-Wall", "-Wextra", "-Wno-psabi", *shlex.split(os.environ.get("CXXFLAGS", "")), *STRICT]
+        levels = {name: flags for name, flags in CPU_LEVELS.items() if name != "amx" or compiler.knows(flags)}
         common += ["-DPOOLWRIGHT_X86_LEVELS"] if X86 else []
+        common += ["-DPOOLWRIGHT_AMX_LEVEL"] if "amx" in levels else []
         common += ["-fopenmp"] if compiler.openmp else []
         common += ["-DPOOLWRIGHT_WITH_CUDA"] if nvcc else []
         python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
         facts = {
-            "LEVELS": json.dumps(",".join(CPU_LEVELS)),
+            "LEVELS": json.dumps(",".join(levels)),
             "COMPILER": json.dumps(compiler.version),
             "OPENMP": int(compiler.openmp),
             "CUDA": int(nvcc is not None),
@@ -282,7 +294,10 @@ class BuildNative(build_ext):
                 ]
             if source.startswith("csrc/bindings/"):
                 return [*common, *python]
-            return [*common, *CPU_LEVELS.get(Path(source).stem.rpartition("_")[2], [])]
+            suffix = Path(source).stem.rpartition("_")[2]
+            if suffix in CPU_LEVELS and suffix not in levels:
+                return None
+            return [*common, *levels.get(suffix, [])]
 
         objects = Objects()
         jobs = [(source, line) for source in sources() if (line := command(source)) is not None]
@@ -306,7 +321,7 @@ class BuildNative(build_ext):
         openmp = "OpenMP" if compiler.openmp else "no OpenMP"
         cuda = f"CUDA {nvcc.version} ({nvcc.facts()})" if nvcc else f"no CUDA ({without_cuda})"
         say(
-            f"native kernels built: CPU {'+'.join(CPU_LEVELS)}, {openmp}, {cuda}; {compiler.version}; "
+            f"native kernels built: CPU {'+'.join(levels)}, {openmp}, {cuda}; {compiler.version}; "
             f"{objects.compiled} of {len(jobs)} files compiled"
         )
 

@@ -73,6 +73,8 @@ public:
     }
     const ArrayView& expect_contiguous() const {
         int64_t expected = 1;
+        for (const int64_t size : shape_)
+            if (size == 0) return *this;
         for (size_t axis = shape_.size(); axis-- > 0; expected *= shape_[axis])
             if (shape_[axis] > 1 && strides_[axis] != expected)
                 throw pybind11::value_error(text() + " must be contiguous (C order)");
@@ -134,6 +136,7 @@ private:
         else if (code == dlpack::kFloat && bits == 16) dtype_ = DType::f16;
         else if (code == dlpack::kBfloat && bits == 16) dtype_ = DType::bf16;
         else if (code == dlpack::kUInt && bits == 8) dtype_ = DType::u8;
+        else if (code == dlpack::kInt && bits == 32) dtype_ = DType::i32;
         else if (code == dlpack::kInt && bits == 64) dtype_ = DType::i64;
         else dtype_ = DType::other;
     }

@@ -1,5 +1,7 @@
 #include "../cpu/k_center.hpp"
 
+#include <pybind11/numpy.h>
+
 #include <optional>
 
 #include "poll.hpp"
@@ -32,25 +34,60 @@ py::tuple k_center_fold(const py::object& x_array, const py::object& centers_arr
     return py::make_tuple(best.index, best.value);
 }
 
-void k_center_greedy(const py::object& x_array, const py::object& mind_array, const py::object& eligible_array,
-                     const py::object& scratch_array, const py::object& indices_array, const py::object& squared_array,
-                     int64_t first, int threads, const std::string& level_name) {
-    const ArrayView x(x_array, "x"), mind(mind_array, "mind", true), eligible(eligible_array, "eligible", true),
-        scratch(scratch_array, "scratch", true), indices(indices_array, "indices", true),
-        squared(squared_array, "squared", true);
-    const Matrix rows = as_matrix(x.expect_cpu());
-    mind.expect_dims(1).expect_size(0, rows.n).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
-    eligible.expect_dims(1).expect_size(0, rows.n).expect_dtype(DType::u8).expect_contiguous().expect_cpu();
-    scratch.expect_dims(1).expect_size(0, rows.d).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
+// x is the pool, or None: then read(ids) returns the rows `ids` (an int64 array in memory order) as a float32 matrix.
+int64_t k_center_greedy(const py::object& x_array, const py::object& read, const py::object& mind_array,
+                        const py::object& seen_array, const py::object& eligible_array,
+                        const py::object& centers_array, const py::object& indices_array,
+                        const py::object& squared_array, int64_t labeled, int64_t first, int64_t read_rows, int threads,
+                        const std::string& level_name) {
+    const ArrayView mind(mind_array, "mind", true), seen(seen_array, "seen", true),
+        eligible(eligible_array, "eligible", true), centers(centers_array, "centers", true),
+        indices(indices_array, "indices", true), squared(squared_array, "squared", true);
+    LazyArgs args{};
+    mind.expect_dims(1).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
+    const int64_t n = mind.size(0);
+    if (n > kLargestPool) throw py::value_error("k_center takes at most 2^32 - 2 rows");
+    seen.expect_dims(1).expect_size(0, n).expect_dtype(DType::i32).expect_contiguous().expect_cpu();
+    eligible.expect_dims(1).expect_size(0, n).expect_dtype(DType::u8).expect_contiguous().expect_cpu();
     indices.expect_dims(1).expect_dtype(DType::i64).expect_contiguous().expect_cpu();
-    const int64_t k = indices.size(0);
-    squared.expect_dims(1).expect_size(0, k).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
-    if (first >= rows.n) throw py::value_error("first must be a row of x");
+    args.k = indices.size(0);
+    squared.expect_dims(1).expect_size(0, args.k).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
+    centers.expect_dims(2).expect_size(0, labeled + args.k).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
+    const int64_t d = centers.size(1);
+    if (first >= n) throw py::value_error("first must be a row of x");
+    if (first >= 0 && labeled > 0) throw py::value_error("first is for pools where nothing is labeled");
+    if (labeled < 0 || labeled + args.k > kLargestPool) throw py::value_error("labeled must count rows of centers");
+    std::optional<ArrayView> x, block;
+    args.pool.n = n;
+    args.pool.d = d;
+    if (!x_array.is_none()) {
+        x.emplace(x_array, "x");
+        args.pool.x = as_matrix(x->expect_cpu());
+        x->expect_size(0, n).expect_size(1, d);
+    } else {
+        if (read_rows < 1) throw py::value_error("read_rows must be positive");
+        args.pool.gather_rows = read_rows;
+        args.pool.gather = [&](const int64_t* ids, int64_t count) {
+            const py::gil_scoped_acquire gil;
+            block.reset();
+            block.emplace(read(py::array_t<int64_t>(count, ids)), "read(ids)");
+            const Matrix rows = as_matrix(block->expect_cpu());
+            block->expect_size(0, count).expect_size(1, d);
+            return rows;
+        };
+    }
+    args.mind = mind.as<float>();
+    args.seen = seen.as<int32_t>();
+    args.eligible = eligible.as<uint8_t>();
+    args.centers = centers.as<float>();
+    args.labeled = labeled;
+    args.indices = indices.as<int64_t>();
+    args.squared = squared.as<float>();
+    args.first = first;
     const CpuLevel level = resolve_level(level_name);
     const auto poll = make_poll();
     const py::gil_scoped_release release;
-    k_center_eager(rows, mind.as<float>(), eligible.as<uint8_t>(), scratch.as<float>(), indices.as<int64_t>(),
-                   squared.as<float>(), k, first, level, threads, poll);
+    return k_center_lazy(args, level, threads, poll);
 }
 
 }  // namespace
@@ -61,10 +98,14 @@ void register_k_center(py::module_& module) {
                "Fold m centers (m, d) into the minimum squared distances mind (n,) of the eligible rows of x (n, d), "
                "in place. Returns (index, value) of the largest eligible mind, ties to the lowest index; (-1, -1.0) where "
                "no row is eligible.");
-    module.def("k_center_eager", &k_center_greedy, py::arg("x"), py::arg("mind"), py::arg("eligible"),
-               py::arg("scratch"), py::arg("indices"), py::arg("squared"), py::kw_only(), py::arg("first") = -1,
-               py::arg("threads") = 1, py::arg("level") = "",
-               "Pick len(indices) rows of x greedily; fills indices and squared, updates mind and eligible in place.");
+    module.def("k_center_lazy", &k_center_greedy, py::arg("x"), py::arg("read"), py::arg("mind"), py::arg("seen"),
+               py::arg("eligible"), py::arg("centers"), py::arg("indices"), py::arg("squared"), py::kw_only(),
+               py::arg("labeled") = 0, py::arg("first") = -1, py::arg("read_rows") = 0, py::arg("threads") = 1,
+               py::arg("level") = "",
+               "Pick len(indices) rows of x (n, d), or of the pool that read(ids) reads, greedily, after the first "
+               "`labeled` rows of centers, or after the pick `first`, or beside what mind (n,) holds already; fills indices, "
+               "squared and centers (labeled + k, d), updates mind, seen and eligible in place; returns the number of distances "
+               "computed.");
 }
 
 }  // namespace poolwright

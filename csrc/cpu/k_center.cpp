@@ -1,13 +1,14 @@
 #include "k_center.hpp"
 
 #include <algorithm>
-#include <stdexcept>
+#include <vector>
 
-#if defined(__SSE2__)
-#include <xmmintrin.h>
+#if defined(_OPENMP)
+#include <omp.h>
 #endif
 
 #include "half.hpp"
+#include "rounding.hpp"
 
 namespace poolwright {
 
@@ -17,30 +18,29 @@ namespace {
 constexpr int64_t kWorkPerThread = 1 << 18;
 constexpr int kSharesPerThread = 8;
 
-// Flush-to-zero is a setting of each thread (torch.set_flush_denormal sets it for one): pin it off while we compute,
-// or the bits would depend on which thread a row falls to.
-class DefaultRounding {
-public:
-#if defined(__SSE2__)
-    DefaultRounding() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-    ~DefaultRounding() { _mm_setcsr(saved_); }
+constexpr int64_t kManyCenters = 12;  // from here on matrix products pay
+constexpr int64_t kFoldedAtOnce = 1 << 16;
+constexpr int64_t kShareRows = 256;  // items that a thread advances at a time
 
-private:
-    unsigned saved_;
-#else
-    DefaultRounding() {}
-    ~DefaultRounding() {}
+AdvanceFn advance_function(CpuLevel level, DType dtype) {
+    const AdvanceTable* table = &kAdvanceBase;
+#if defined(POOLWRIGHT_X86_LEVELS)
+    if (level == CpuLevel::avx2) table = &kAdvanceAvx2;
+    if (level == CpuLevel::avx512) table = &kAdvanceAvx512;
+#if defined(POOLWRIGHT_AMX_LEVEL)
+    if (level == CpuLevel::amx) table = &kAdvanceAmx;
 #endif
-public:
-    DefaultRounding(const DefaultRounding&) = delete;
-    DefaultRounding& operator=(const DefaultRounding&) = delete;
-};
+#else
+    (void)level;
+#endif
+    return table->by_dtype[static_cast<int>(dtype)];
+}
 
 FoldFn fold_function(CpuLevel level, DType dtype) {
     const FoldTable* table = &kFoldBase;
 #if defined(POOLWRIGHT_X86_LEVELS)
     if (level == CpuLevel::avx2) table = &kFoldAvx2;
-    if (level == CpuLevel::avx512) table = &kFoldAvx512;
+    if (level >= CpuLevel::avx512) table = &kFoldAvx512;
 #else
     (void)level;
 #endif
@@ -52,7 +52,9 @@ FoldFn fold_function(CpuLevel level, DType dtype) {
     return a.index >= 0 && (b.index < 0 || a.value > b.value || (a.value == b.value && a.index < b.index));
 }
 
-void read_row(const Matrix& x, int64_t row, float* out) {
+}  // namespace
+
+void copy_row(const Matrix& x, int64_t row, float* out) {
     const int64_t start = row * x.row_stride;
     for (int64_t j = 0; j < x.d; ++j) {
         const int64_t at = start + j * x.col_stride;
@@ -62,10 +64,85 @@ void read_row(const Matrix& x, int64_t row, float* out) {
     }
 }
 
+std::vector<float> middle(const Matrix& x) {
+    const int64_t count = std::min<int64_t>(x.n, 256);
+    std::vector<double> sums(x.d, 0.0);
+    std::vector<float> row(x.d, 0.0f);
+    for (int64_t i = 0; i < count; ++i) {
+        copy_row(x, i * (x.n / count), row.data());
+        for (int64_t j = 0; j < x.d; ++j) sums[j] += row[j];
+    }
+    for (int64_t j = 0; j < x.d && count > 0; ++j) row[j] = static_cast<float>(sums[j] / static_cast<double>(count));
+    return row;
+}
+
+int64_t advance_rows(const AdvanceArgs& args, CpuLevel level, std::vector<Scratch>& scratch) {
+    const AdvanceFn advance = advance_function(level, args.x.dtype);
+    const auto threads = static_cast<int64_t>(scratch.size());
+    int64_t work = 0;
+    for (int64_t t = 0; t < args.end && work < threads * kWorkPerThread; ++t)
+        work += (args.now - args.seen[t]) * args.x.d;
+    const int team = static_cast<int>(std::max<int64_t>(1, std::min(threads, work / kWorkPerThread)));
+    const int64_t share = std::min(kShareRows, std::max<int64_t>(8, args.end / (4 * team)));
+    int64_t pairs = 0;
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(team) if (team > 1) reduction(+ : pairs)
+#endif
+    {
+        const DefaultRounding rounding;
+#if defined(_OPENMP)
+        float* mine = scratch[omp_get_thread_num()].data();
+#pragma omp for schedule(dynamic, 1) nowait
+#else
+        float* mine = scratch[0].data();
+#endif
+        for (int64_t begin = 0; begin < args.end; begin += share) {
+            AdvanceArgs part = args;
+            part.begin = begin;
+            part.end = std::min(begin + share, args.end);
+            part.scratch = mine;
+            pairs += advance(part);
+        }
+    }
+    return pairs;
+}
+
+namespace {
+
+// Rows in order, a share of them at a time.
+void fold_by_products(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible,
+                      CpuLevel level, int threads) {
+    std::vector<float> rows(m * x.d);
+    Centers columns(rows.data(), m, middle(x), tile_products(level));
+    for (int64_t c = 0; c < m; ++c) columns.append(centers + c * x.d);
+    std::vector<Scratch> scratch(std::max(1, threads), Scratch(x.d));
+    std::vector<int64_t> ids;
+    std::vector<float> smallest;
+    std::vector<int32_t> seen;
+    for (int64_t i = 0; i < x.n;) {
+        ids.clear();
+        smallest.clear();
+        for (; i < x.n && static_cast<int64_t>(ids.size()) < kFoldedAtOnce; ++i) {
+            if (eligible != nullptr && eligible[i] == 0) continue;
+            ids.push_back(i);
+            smallest.push_back(mind[i]);
+        }
+        seen.assign(ids.size(), 0);
+        advance_rows({x, ids.data(), smallest.data(), seen.data(), 0, static_cast<int64_t>(ids.size()), columns.view(),
+                      columns.count(), -1.0f, nullptr},
+                     level, scratch);
+        for (size_t t = 0; t < ids.size(); ++t) mind[ids[t]] = smallest[t];
+    }
+}
+
 }  // namespace
 
 Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, CpuLevel level,
                int threads) {
+    if (m >= kManyCenters) {
+        fold_by_products(x, centers, m, mind, eligible, level, threads);
+        m = 0;
+    }
     const FoldFn fold = fold_function(level, x.dtype);
     const int64_t work = x.n * std::max<int64_t>(1, x.d * m);
     const int team = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, work / kWorkPerThread)));
@@ -94,22 +171,6 @@ Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, co
     const DefaultRounding rounding;
     best = fold({x, 0, x.n, centers, m, mind, eligible});
     return best;
-}
-
-void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, float* scratch, int64_t* indices, float* squared,
-                    int64_t k, int64_t first, CpuLevel level, int threads, const std::function<void()>& poll) {
-    if (k == 0) return;
-    Best best = first >= 0 ? Best{mind[first], first} : fold_rows(x, scratch, 0, mind, eligible, level, threads);
-    for (int64_t i = 0;; ++i) {
-        if (best.index < 0) throw std::invalid_argument("fewer than k points are eligible");
-        indices[i] = best.index;
-        squared[i] = best.value;
-        eligible[best.index] = 0;
-        if (i + 1 == k) return;
-        read_row(x, best.index, scratch);
-        best = fold_rows(x, scratch, 1, mind, eligible, level, threads);
-        poll();
-    }
 }
 
 }  // namespace poolwright

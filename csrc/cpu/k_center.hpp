@@ -7,8 +7,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "../dtype.hpp"
+#include "centers.hpp"
 #include "levels.hpp"
 
 namespace poolwright {
@@ -41,14 +43,95 @@ extern const FoldTable kFoldAvx2;
 extern const FoldTable kFoldAvx512;
 #endif
 
-// `fold` over all rows, on up to `threads` threads.
+// `fold` over all rows, on up to `threads` threads; many centers by matrix products, with the same bits.
 Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, CpuLevel level,
                int threads);
 
-// The whole greedy loop. Clears eligible[] at each pick; `scratch` holds d floats; indices and squared hold k.
-// squared[i] is the largest minimum squared distance before pick i. first < 0 means no forced first pick.
-// `poll` is called once a pick and may throw to stop. Throws std::invalid_argument if fewer than k are eligible.
-void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, float* scratch, int64_t* indices, float* squared,
-                    int64_t k, int64_t first, CpuLevel level, int threads, const std::function<void()>& poll);
+// Row `row` of x as d float32.
+void copy_row(const Matrix& x, int64_t row, float* out);
+
+// Items [begin, end) of a list of points: item t is row rows[t] of x, its minimum so far is mind[t] and accounts for the
+// first seen[t] centers. Brings the minima up to date against the centers seen[t] .. now - 1, but stops for an item whose
+// minimum is below `cut`; seen[t] says how far it came. `seen` ascends. Returns the number of pairs dealt with.
+struct AdvanceArgs {
+    Matrix x;
+    const int64_t* rows;
+    float* mind;
+    int32_t* seen;
+    int64_t begin;
+    int64_t end;
+    CenterView centers;
+    int32_t now;
+    float cut;
+    float* scratch;  // advance_scratch(d) floats, aligned to 64 bytes
+};
+using AdvanceFn = int64_t (*)(const AdvanceArgs&);
+struct AdvanceTable {
+    AdvanceFn by_dtype[kFloatingTypes];
+};
+extern const AdvanceTable kAdvanceBase;
+#if defined(POOLWRIGHT_X86_LEVELS)
+extern const AdvanceTable kAdvanceAvx2;
+extern const AdvanceTable kAdvanceAvx512;
+#if defined(POOLWRIGHT_AMX_LEVEL)
+extern const AdvanceTable kAdvanceAmx;
+#endif
+#endif
+
+constexpr int kAdvanceRows = 64;
+constexpr int64_t advance_scratch(int64_t d) { return kAdvanceRows * ((d + 31) / 32 * 32 + kPanel); }  // floats
+
+// What one thread needs beside its rows: floats at an address that is a multiple of 64 bytes.
+class Scratch {
+public:
+    explicit Scratch(int64_t d) : memory_(advance_scratch(d) + 16, 0.0f) {}
+    float* data() {
+        const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+        return memory_.data() + (64 - address % 64) % 64 / sizeof(float);
+    }
+
+private:
+    std::vector<float> memory_;
+};
+
+// A point near the middle of the data, d float32: the mean of some hundred rows.
+std::vector<float> middle(const Matrix& x);
+
+// advance() over [0, args.end) on up to scratch.size() threads; what it computes does not depend on their number.
+int64_t advance_rows(const AdvanceArgs& args, CpuLevel level, std::vector<Scratch>& scratch);
+
+// Rows of the pool, by id. `gather` is null where x holds the whole pool; else it returns the rows `ids` (ascending),
+// at most `gather_rows` at once, as a matrix that is valid until it is called again.
+struct Pool {
+    Matrix x;
+    int64_t n;
+    int64_t d;
+    std::function<Matrix(const int64_t* ids, int64_t count)> gather;
+    int64_t gather_rows;
+};
+
+constexpr int64_t kLargestPool = 0xfffffffe;  // rows; an index is half of a 64-bit key
+
+struct LazyArgs {
+    Pool pool;
+    float* mind;         // n: upper bounds of the squared distances to the nearest center; +inf where none is known
+    int32_t* seen;       // n zeros: centers that mind[i] accounts for
+    uint8_t* eligible;   // n: cleared at each pick
+    float* centers;      // (labeled + k) x d; the first `labeled` are given
+    int64_t labeled;
+    int64_t* indices;    // k
+    float* squared;      // k: the largest minimum squared distance before each pick
+    int64_t k;
+    int64_t first;       // the forced first pick, or -1; without labeled centers
+};
+
+// Greedy k-center by lazy evaluation, with the picks and the bits of the eager loop. Stale minima are upper bounds: the
+// point with the largest one is brought up to date, and if it still leads (ties to the lowest index) it is the next
+// pick. While that fails, twice as many points are brought up to date at once. Points whose bound never leads are never
+// looked at again. Candidates are kept in a heap over the points with the largest bounds; when its best falls behind
+// the best outside, the heap is filled anew (one pass over the bounds).
+// Returns the number of distances computed. `poll` is called now and then and may throw to stop. Throws
+// std::invalid_argument if fewer than k points are eligible.
+int64_t k_center_lazy(const LazyArgs& args, CpuLevel level, int threads, const std::function<void()>& poll);
 
 }  // namespace poolwright

@@ -8,6 +8,8 @@
 // Everything is in an anonymous namespace and nothing of the C++ library is used: a shared inline function compiled
 // here with wide instructions could be the copy the linker keeps, and then crash on an older processor.
 
+#pragma once
+
 #include "k_center.hpp"
 
 namespace poolwright {
@@ -61,16 +63,16 @@ inline float halve(Sums sums) {
     return sum_lanes(sums.part[0]);
 }
 
-// ||row - center||^2 for kRows rows.
-template <class Element>
-inline void distances(const typename Element::Stored* const (&rows)[kRows], int64_t col_stride, const float* center,
-                      int64_t d, float (&out)[kRows]) {
+// ||row - center||^2 for several rows.
+template <class Element, int kCount>
+inline void distances(const typename Element::Stored* const (&rows)[kCount], int64_t col_stride, const float* center,
+                      int64_t d, float (&out)[kCount]) {
     using Stored = typename Element::Stored;
-    Sums sums[kRows] = {};
+    Sums sums[kCount] = {};
     const int64_t whole = col_stride == 1 ? d - d % kLanes : 0;
     for (int64_t j = 0; j < whole; j += kLanes) {
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) accumulate<Element>(sums[r], rows[r] + j, center + j);
+        for (int r = 0; r < kCount; ++r) accumulate<Element>(sums[r], rows[r] + j, center + j);
     }
     // The last, incomplete group, and all groups of a matrix whose columns are not neighbors: copied together first.
     // Missing dimensions are zeros on both sides and add +0, which changes no bit.
@@ -78,14 +80,14 @@ inline void distances(const typename Element::Stored* const (&rows)[kRows], int6
         const int64_t count = d - j < kLanes ? d - j : kLanes;
         float center_group[kLanes] = {};
         for (int64_t l = 0; l < count; ++l) center_group[l] = center[j + l];
-        for (int r = 0; r < kRows; ++r) {
+        for (int r = 0; r < kCount; ++r) {
             Stored group[kLanes] = {};
             for (int64_t l = 0; l < count; ++l) group[l] = rows[r][(j + l) * col_stride];
             accumulate<Element>(sums[r], group, center_group);
         }
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) out[r] = halve(sums[r]);
+    for (int r = 0; r < kCount; ++r) out[r] = halve(sums[r]);
 }
 
 // Fold all centers into `count` <= kRows rows, and keep the best.

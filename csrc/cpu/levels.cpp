@@ -1,5 +1,11 @@
 #include "levels.hpp"
 
+#if defined(POOLWRIGHT_AMX_LEVEL)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 
@@ -7,13 +13,31 @@ namespace poolwright {
 
 namespace {
 
+#if defined(POOLWRIGHT_AMX_LEVEL)
+// AMX tiles, their bfloat16 product and AVX512_BF16; and Linux must grant the process the tile registers.
+bool has_tiles() {
+    static const bool found = [] {
+        unsigned a = 0, b = 0, c = 0, d = 0;
+        if (!__builtin_cpu_supports("avx512f") || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+        const bool tiles = (d >> 22 & 1) != 0 && (d >> 24 & 1) != 0;
+        if (!tiles || !__get_cpuid_count(7, 1, &a, &b, &c, &d) || (a >> 5 & 1) == 0) return false;
+        constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+        return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+    }();
+    return found;
+}
+#elif defined(POOLWRIGHT_X86_LEVELS)
+bool has_tiles() { return false; }
+#endif
+
 // __builtin_cpu_supports also asks the operating system whether it saves the wide registers.
 bool runs_here(CpuLevel level) {
 #if defined(POOLWRIGHT_X86_LEVELS)
     switch (level) {
         case CpuLevel::base: return true;
-        case CpuLevel::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+        case CpuLevel::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
         case CpuLevel::avx512: return __builtin_cpu_supports("avx512f");
+        case CpuLevel::amx: return has_tiles();
     }
     return false;
 #else
@@ -27,13 +51,14 @@ const char* level_name(CpuLevel level) {
     switch (level) {
         case CpuLevel::avx2: return "avx2";
         case CpuLevel::avx512: return "avx512";
+        case CpuLevel::amx: return "amx";
         default: return "base";
     }
 }
 
 std::vector<CpuLevel> available_levels() {
     std::vector<CpuLevel> levels;
-    for (const CpuLevel level : {CpuLevel::base, CpuLevel::avx2, CpuLevel::avx512})
+    for (const CpuLevel level : {CpuLevel::base, CpuLevel::avx2, CpuLevel::avx512, CpuLevel::amx})
         if (runs_here(level)) levels.push_back(level);
     return levels;
 }

@@ -6,7 +6,10 @@
 
 namespace poolwright {
 
-enum class CpuLevel : int { base = 0, avx2 = 1, avx512 = 2 };
+enum class CpuLevel : int { base = 0, avx2 = 1, avx512 = 2, amx = 3 };
+
+// Whether the level multiplies matrices in tiles of bfloat16.
+constexpr bool tile_products(CpuLevel level) { return level == CpuLevel::amx; }
 
 const char* level_name(CpuLevel level);
 

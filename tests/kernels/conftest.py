@@ -10,7 +10,7 @@ import pytest
 from poolwright import kernels
 
 INFO = kernels.build_info()
-LEVELS = ["base", "avx2", "avx512"]
+LEVELS = ["base", "avx2", "avx512", "amx"]
 COMPUTES = [*(f"native-{level}" for level in LEVELS), "torch"]
 
 

@@ -229,13 +229,13 @@ def test_without_the_extension_auto_falls_back_and_a_name_raises(monkeypatch, ca
 
 
 def test_auto_takes_the_native_kernels_on_the_cpu(native, monkeypatch):
-    greedy, used = _k_center_backends.NativeBackend.greedy, []
+    lazily, used = _k_center_backends.NativeBackend.lazily, []
 
     def spy(self, *args):
         used.append(self)
-        return greedy(self, *args)
+        return lazily(self, *args)
 
-    monkeypatch.setattr(_k_center_backends.NativeBackend, "greedy", spy)
+    monkeypatch.setattr(_k_center_backends.NativeBackend, "lazily", spy)
     kernels.k_center(X, 3)
     assert len(used) == 1
 

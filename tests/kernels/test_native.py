@@ -234,16 +234,3 @@ def test_arrays_that_do_not_fit_are_refused_by_name(native, name):
     arguments, error, message = bad_arguments()[name]
     with pytest.raises(error, match=message):
         native.k_center_fold(*arguments)
-
-
-def test_the_greedy_loop_refuses_more_picks_than_points(native):
-    x = np.zeros((3, 2), np.float32)
-    with pytest.raises(ValueError, match="fewer than k"):
-        native.k_center_eager(
-            x,
-            np.full(3, np.inf, np.float32),
-            np.array([1, 0, 1], np.uint8),
-            np.empty(2, np.float32),
-            np.empty(3, np.int64),
-            np.empty(3, np.float32),
-        )

@@ -10,6 +10,8 @@ from poolwright.kernels._native_build import native
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from poolwright.kernels._matrix import Matrix
+
 
 class Backend(Protocol):
     """One way to compute; ``mind`` (n,) float32 and ``eligible`` (n,) uint8 lie on the device of the rows."""
@@ -25,13 +27,18 @@ class Backend(Protocol):
 
     def greedy(
         self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
-    ) -> tuple[Tensor, Tensor] | None:
-        """Run all k picks on rows in memory: (k,) int64 indices, (k,) float32 values; None where it has no
-        such loop."""
+    ) -> tuple[Tensor, Tensor, int] | None:
+        """Run all k picks on rows in memory: (k,) int64 indices, (k,) float32 values, and the number of
+        distances computed; None where it has no such loop."""
+
+
+def lazy_bytes(count: int, d: int) -> int:
+    """Return what `NativeBackend.lazily` allocates for ``count`` centers: each as a row and in a panel."""
+    return 8 * count * (d + 64)
 
 
 class NativeBackend:
-    """C++ with OpenMP. Workspace: d floats."""
+    """C++ with OpenMP, lazily: what cannot be the farthest is not computed."""
 
     whole_pool = False
 
@@ -51,71 +58,41 @@ class NativeBackend:
         index, value = self._native.k_center_fold(nothing, centers, mind, eligible, threads=torch.get_num_threads())
         return int(index), float(value)
 
-    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> tuple[Tensor, Tensor]:
+    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> None:
+        return None
+
+    def lazily(
+        self, pool: Matrix, centers: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
+    ) -> tuple[Tensor, Tensor, int]:
+        """Make all picks, given the rows of the labeled centers that ``mind`` does not account for.
+
+        Returns
+        -------
+        indices, squared : Tensor
+            (k,) int64 and (k,) float32, as of `Backend.greedy`.
+        evaluated : int
+            Number of pairs dealt with.
+        """
         import torch
 
-        scratch = torch.empty(x.shape[1], dtype=torch.float32, device=x.device)
-        indices = torch.empty(k, dtype=torch.int64, device=x.device)
-        squared = torch.empty(k, dtype=torch.float32, device=x.device)
-        self._native.k_center_eager(
-            x,
+        rows = torch.empty((len(centers) + k, pool.d), dtype=torch.float32)
+        rows[: len(centers)] = centers
+        indices, squared = torch.empty(k, dtype=torch.int64), torch.empty(k, dtype=torch.float32)
+        evaluated = self._native.k_center_lazy(
+            pool.dense,
+            None if pool.dense is not None else lambda ids: pool.rows(torch.from_numpy(ids)),
             mind,
+            torch.zeros(pool.n, dtype=torch.int32),
             eligible,
-            scratch,
+            rows,
             indices,
             squared,
+            labeled=len(centers),
             first=-1 if first is None else first,
+            read_rows=pool.block_rows,
             threads=torch.get_num_threads(),
         )
-        return indices, squared
-
-
-class CudaBackend:
-    """CUDA kernels on the current stream of the rows' device. Workspace: 8 k bytes."""
-
-    whole_pool = False
-
-    def __init__(self) -> None:
-        self._native = native()
-
-    @staticmethod
-    def _stream(tensor: Tensor) -> int:
-        import torch
-
-        return torch.cuda.current_stream(tensor.device).cuda_stream
-
-    def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
-        self._native.cuda_k_center_fold(block, centers, mind, eligible, None, stream=self._stream(mind))
-
-    def farthest(self, mind: Tensor, eligible: Tensor) -> tuple[int, float]:
-        import torch
-
-        stream = self._stream(mind)
-        nothing = torch.empty((len(mind), 0), device=mind.device)
-        centers = torch.empty((0, 0), device=mind.device)
-        key = torch.zeros(1, dtype=torch.int64, device=mind.device)
-        index, value = torch.empty_like(key), torch.empty(1, dtype=torch.float32, device=mind.device)
-        self._native.cuda_k_center_fold(nothing, centers, mind, eligible, key, stream=stream)
-        self._native.cuda_k_center_decode(key, index, value, stream=stream)
-        return int(index), float(value)
-
-    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> tuple[Tensor, Tensor]:
-        import torch
-
-        keys = torch.zeros(k, dtype=torch.int64, device=x.device)
-        indices = torch.empty(k, dtype=torch.int64, device=x.device)
-        squared = torch.empty(k, dtype=torch.float32, device=x.device)
-        self._native.cuda_k_center_eager(
-            x,
-            mind,
-            eligible,
-            keys,
-            indices,
-            squared,
-            first=-1 if first is None else first,
-            stream=self._stream(x),
-        )
-        return indices, squared
+        return indices, squared, int(evaluated)
 
 
 class TorchBackend:

@@ -95,10 +95,6 @@ def test_labels_named_twice_or_among_the_candidates_count_once(k_center):
     assert result.indices.tolist() == expected.indices.tolist()
 
 
-def test_an_eager_backend_counts_every_pair():
-    assert kernels.k_center(POOLS["gaussian"], 3, labeled=[0, 1], backend="torch").distances_evaluated == 400 * 4
-
-
 def test_cosine_ignores_the_length_of_rows(k_center):
     x = POOLS["gaussian"]
     powers = np.float32(2.0) ** np.random.default_rng(0).integers(-8, 9, (len(x), 1)).astype(np.float32)

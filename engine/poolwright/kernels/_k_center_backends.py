@@ -1,9 +1,19 @@
-"""The step of greedy k-center on each backend: fold centers into the minimum squared distances, find the
-farthest."""
+"""Greedy k-center on the CPU and in plain torch. Each backend has
+
+``fold(block, centers, mind, eligible)``
+    Set ``mind[i] = min(mind[i], min_j ||block_i - centers_j||^2)`` for the eligible rows, in place. ``mind`` (n,) float32
+    and ``eligible`` (n,) uint8 lie on the device of the rows.
+``farthest(mind, eligible)``
+    Return the eligible row with the largest ``mind``, ties to the lowest index, and that value.
+``lazily(pool, centers, mind, eligible, k, first)``
+    Make all picks.
+``whole_pool``
+    Distances of ineligible rows are computed as well (and counted).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from poolwright.kernels._native_build import native
 
@@ -11,25 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from poolwright.kernels._matrix import Matrix
-
-
-class Backend(Protocol):
-    """One way to compute; ``mind`` (n,) float32 and ``eligible`` (n,) uint8 lie on the device of the rows."""
-
-    whole_pool: bool
-    """Distances of ineligible rows are computed as well (and counted)."""
-
-    def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
-        """Set ``mind[i] = min(mind[i], min_j ||block_i - centers_j||^2)`` for the eligible rows, in place."""
-
-    def farthest(self, mind: Tensor, eligible: Tensor) -> tuple[int, float]:
-        """Return the eligible row with the largest ``mind``, ties to the lowest index, and that value."""
-
-    def greedy(
-        self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
-    ) -> tuple[Tensor, Tensor, int] | None:
-        """Run all k picks on rows in memory: (k,) int64 indices, (k,) float32 values, and the number of
-        distances computed; None where it has no such loop."""
 
 
 def lazy_bytes(count: int, d: int) -> int:
@@ -58,9 +49,6 @@ class NativeBackend:
         index, value = self._native.k_center_fold(nothing, centers, mind, eligible, threads=torch.get_num_threads())
         return int(index), float(value)
 
-    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> None:
-        return None
-
     def lazily(
         self, pool: Matrix, centers: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
     ) -> tuple[Tensor, Tensor, int]:
@@ -69,7 +57,7 @@ class NativeBackend:
         Returns
         -------
         indices, squared : Tensor
-            (k,) int64 and (k,) float32, as of `Backend.greedy`.
+            (k,) int64 and (k,) float32: the picks, and the largest squared distance before each.
         evaluated : int
             Number of pairs dealt with.
         """
@@ -96,27 +84,136 @@ class NativeBackend:
 
 
 class TorchBackend:
-    """Plain torch on any device, in float32. Workspace: the differences of a few thousand rows."""
+    """Plain torch on any device. Workspace: the active rows in float32 and float64, some 30 MB besides."""
 
     whole_pool = True
 
     def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
         import torch
 
-        # Differences, not norms and a product: ||x||^2 - 2 x.c + ||c||^2 cancels where norms are large.
-        step = max(1, (8 << 20) // max(1, 4 * block.shape[1]))
+        step = max(1, (8 << 20) // (8 * max(1, block.shape[1], len(centers))))
         for start in range(0, len(block), step):
-            rows, part = block[start : start + step].to(torch.float32), mind[start : start + step]
-            for center in centers:
-                torch.minimum(part, (rows - center).square_().sum(dim=1), out=part)
+            part = mind[start : start + step]
+            torch.minimum(part, _squared_distances(block[start : start + step], centers), out=part)
 
     def farthest(self, mind: Tensor, eligible: Tensor) -> tuple[int, float]:
         import torch
 
-        masked = torch.where(eligible.bool(), mind, -1.0)
-        value = masked.max()
-        # argmax may return any of several equal maxima.
-        return int(torch.nonzero(masked == value)[0]), float(value)
+        return _largest(torch.where(eligible.bool(), mind, -1.0))
 
-    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> None:
-        return None
+    def lazily(
+        self, pool: Matrix, centers: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
+    ) -> tuple[Tensor, Tensor, int]:
+        """Make all picks, as `NativeBackend.lazily`.
+
+        The points with the largest bounds are brought up to date and picked from while the farthest of them is
+        farther than every bound outside; then others are taken.
+        """
+        import torch
+
+        device = mind.device
+        rows = torch.empty((len(centers) + k, pool.d), dtype=torch.float32, device=device)
+        rows[: len(centers)] = centers
+        count, evaluated = len(centers), 0
+        seen = torch.zeros(pool.n, dtype=torch.int32, device=device)
+        picks: list[int] = []
+        values: list[float] = []
+
+        def pick(index: int, value: float, row: Tensor) -> None:
+            nonlocal count
+            picks.append(index)
+            values.append(value)
+            eligible[index] = 0
+            rows[count] = row
+            count += 1
+
+        if first is not None:
+            pick(first, float(mind[first]), pool.rows(torch.tensor([first]))[0])
+        if count > 0 and len(picks) < k:  # finite bounds, from the first centers alone
+            known = min(count, _BOUNDING_CENTERS)
+            for at, block in pool.blocks():
+                self.fold(block, rows[:known], mind[at : at + len(block)], eligible[at : at + len(block)])
+            seen += known
+            evaluated += pool.n * known
+        # No more rows than a block of the pool, of which several fit in the memory that was given.
+        largest = max(1, min(pool.n, pool.block_rows))
+        size = min(_ACTIVE_ROWS, largest)
+        while len(picks) < k:
+            bounds = torch.where(eligible.bool(), mind, -1.0)
+            active = _top(bounds, min(size, int(torch.count_nonzero(eligible))))
+            bounds[active] = -1.0
+            outside, outside_value = _largest(bounds)
+            points = pool.rows(active.cpu())
+            nearest = mind[active]
+            # By what they have seen, so that few distances are computed again.
+            for part in torch.argsort(seen[active]).split(max(64, len(active) // 8)):
+                since = int(seen[active[part]].min())
+                for start in range(since, count, _CENTERS_AT_ONCE):
+                    some = rows[start : min(start + _CENTERS_AT_ONCE, count)]
+                    nearest[part] = torch.minimum(nearest[part], _squared_distances(points[part], some))
+                evaluated += len(part) * (count - since)
+            before = len(picks)
+            while len(picks) < k:
+                at, value = _largest(nearest)
+                index = int(active[at])
+                if value < 0 or value < outside_value or (value == outside_value and index > outside):
+                    break
+                pick(index, value, points[at])
+                nearest[at] = -1.0
+                torch.minimum(nearest, _squared_distances(points, rows[count - 1 : count]), out=nearest)
+                evaluated += len(active)
+            mind[active] = nearest
+            seen[active] = count
+            made = len(picks) - before
+            size = min(2 * size, largest) if made < _FEW_PICKS else max(_ACTIVE_ROWS, size // 2)
+        squared = torch.tensor(values, dtype=torch.float32, device=device)
+        return torch.tensor(picks, device=device), squared, evaluated
+
+
+# Rows in the first active set; a set that gave fewer picks than _FEW_PICKS is followed by one twice as large.
+_ACTIVE_ROWS = 512
+_FEW_PICKS = 32
+_BOUNDING_CENTERS = 64
+_CENTERS_AT_ONCE = 256
+_FEW_CENTERS = 4
+
+
+def _squared_distances(rows: Tensor, centers: Tensor) -> Tensor:
+    """Return each row's squared distance to the nearest center, (n,) float32."""
+    import torch
+
+    rows = rows.to(torch.float32)
+    if len(centers) < _FEW_CENTERS:
+        nearest = torch.full((len(rows),), torch.inf, dtype=torch.float32, device=rows.device)
+        for center in centers:
+            torch.minimum(nearest, (rows - center).square_().sum(dim=1), out=nearest)
+        return nearest
+    # A product of norms and rows cancels where points are near each other for their length: float64 keeps eight
+    # digits of a squared distance down to a millionth of the norms, and what is below is taken from differences.
+    wide, wide_centers = rows.to(torch.float64), centers.to(torch.float64)
+    norms = wide.square().sum(dim=1, keepdim=True) + wide_centers.square().sum(dim=1)
+    squared = torch.addmm(norms, wide, wide_centers.T, alpha=-2)
+    near_rows, near_centers = torch.nonzero(squared <= 1e-6 * norms, as_tuple=True)
+    step = max(1, (8 << 20) // (8 * max(1, rows.shape[1])))
+    for pairs in torch.arange(len(near_rows), device=rows.device).split(step):
+        i, j = near_rows[pairs], near_centers[pairs]
+        squared[i, j] = (wide[i] - wide_centers[j]).square_().sum(dim=1)
+    return squared.amin(dim=1).to(torch.float32)
+
+
+def _largest(values: Tensor) -> tuple[int, float]:
+    """Return the lowest position of the maximum, and the maximum; argmax may return any of several."""
+    import torch
+
+    value = values.max()
+    return int(torch.nonzero(values == value)[0]), float(value)
+
+
+def _top(values: Tensor, count: int) -> Tensor:
+    """Return the positions of the ``count`` largest values in ascending order; of equal ones, the lowest."""
+    import torch
+
+    threshold = values.topk(count).values[-1]
+    above = torch.nonzero(values > threshold).flatten()
+    equal = torch.nonzero(values == threshold).flatten()
+    return torch.cat([above, equal[: count - len(above)]]).sort().values

@@ -7,7 +7,7 @@ import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
-from poolwright.kernels._k_center_backends import Backend, NativeBackend, TorchBackend, lazy_bytes
+from poolwright.kernels._k_center_backends import NativeBackend, TorchBackend, lazy_bytes
 from poolwright.kernels._k_center_cuda import CudaBackend
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
 from poolwright.kernels._native_build import cuda_missing, load, serial_after_fork
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Metric = Literal["euclidean", "cosine"]
 BackendName = Literal["auto", "reference", "native", "cuda", "torch"]
+
+Backend = NativeBackend | CudaBackend | TorchBackend
 
 _log = logging.getLogger("poolwright.kernels")
 _said: set[str] = set()
@@ -99,12 +101,12 @@ def k_center(
 
     Notes
     -----
-    Exact, and lazy on "native" and "cuda": a minimum distance that does not account for the newest centers is an upper
+    Exact, and lazy: a minimum distance that does not account for the newest centers is an upper
     bound (Minoux 1978), so only points whose bound leads are brought up to date. O(n d (k + labeled)) time at worst,
     as eager greedy, and a tenth or a twentieth of it on most data (`distances_evaluated` tells). Most of those pairs
     are settled by a matrix product whose rounding error is bounded; the others are computed as sums of squared
-    differences in float32, in one fixed order. Distances below 1e-19 count as zero, so rescale data that small.
-    "torch" is eager.
+    differences in float32, in one fixed order ("torch" computes all of them, in an order of its own). Distances below
+    1e-19 count as zero, so rescale data that small.
 
     References
     ----------
@@ -203,30 +205,33 @@ def _run(
     count = int(eligible.sum())
     # Picks, and labeled centers too, may be folded lazily, if there is room for copies of them.
     room = spare // 2
-    native = compute if isinstance(compute, NativeBackend) and lazy_bytes(k, matrix.d) <= room else None
-    folded = 0 if native is not None and lazy_bytes(k + len(centers), matrix.d) <= room else len(centers)
+    lazy = compute if not isinstance(compute, CudaBackend) and lazy_bytes(k, matrix.d) <= room else None
+    folded = 0 if lazy is not None and lazy_bytes(k + len(centers), matrix.d) <= room else len(centers)
     for start in range(0, folded, matrix.block_rows):
         some = matrix.rows(centers[start : start + matrix.block_rows])
         for at, block in pool.blocks():
             compute.fold(block, some, mind[at : at + len(block)], eligible[at : at + len(block)])
-    if native is not None:
-        indices, squared, evaluated = native.lazily(pool, matrix.rows(centers[folded:]), mind, eligible, k, first)
+    if lazy is not None:
+        indices, squared, evaluated = lazy.lazily(pool, matrix.rows(centers[folded:]), mind, eligible, k, first)
     else:
         indices, squared, evaluated = _greedy(compute, pool, mind, eligible, k, first)
     return indices, squared, evaluated + folded * (pool.n if compute.whole_pool else count)
 
 
 def _greedy(
-    compute: Backend, pool: Matrix, mind: Tensor, eligible: Tensor, k: int, first: int | None
+    compute: Backend,
+    pool: Matrix,
+    mind: Tensor,
+    eligible: Tensor,
+    k: int,
+    first: int | None,
 ) -> tuple[Tensor, Tensor, int]:
     """Return the k picks, (k,) int64, the largest squared distance before each, (k,) float32, and the number of
     distances computed."""
     import torch
 
-    if pool.dense is not None:
-        done = compute.greedy(pool.dense, mind, eligible, k, first)
-        if done is not None:
-            return done
+    if isinstance(compute, CudaBackend) and pool.dense is not None:
+        return compute.greedy(pool.dense, mind, eligible, k, first)
     picks: list[int] = []
     values: list[float] = []
     count = int(eligible.sum())

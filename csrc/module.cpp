@@ -33,5 +33,6 @@ PYBIND11_MODULE(_native, module) {
     poolwright::register_transport(module);
 #if defined(POOLWRIGHT_WITH_CUDA)
     poolwright::register_k_center_cuda(module);
+    poolwright::register_sinkhorn_cuda(module);
 #endif
 }

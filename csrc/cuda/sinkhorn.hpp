@@ -37,7 +37,7 @@ struct SinkhornProblem {
     double p;
     double epsilon;    // of the pair's mean cost under the product of its weights
     double tolerance;  // L1 distance of the plan's marginals from the weights
-    int64_t max_iterations;
+    int64_t max_iterations;  // at the last epsilon
     double* value;
     double* lower;
     int64_t* iterations;

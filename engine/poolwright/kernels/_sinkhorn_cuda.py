@@ -28,7 +28,7 @@ def sinkhorn(
     Each pair is worked on by one block of threads, from its cost matrix to its two bounds; blocks take the next
     pair when they are done, the largest first. The cost matrix is made of float32 differences and stays in shared
     memory where it fits (about 53,000 entries, 230 x 230, on Hopper; 37,000 on sm_80), else in the workspace.
-    Epsilon starts at the pair's largest cost and is halved in each iteration until it has come down to its target.
+    Epsilon starts at the pair's largest cost and is halved until it has come down to its target.
 
     Parameters
     ----------
@@ -43,15 +43,15 @@ def sinkhorn(
         A pair has converged when the columns of its plan (the rows are right then) miss the weights by at most
         this, in L1. The exponentials are float32: below about 2e-6 it may never be reached.
     max_iterations : int
-        Of each pair, those with larger epsilon included.
+        Of each pair at its last epsilon. At most 20 for each halving come before.
     memory_limit : int, optional
-        Bytes of workspace at most. Default: what 80 % of the device's free memory allows.
+        Bytes of workspace at most. Default: 80 % of the memory that is free or kept by torch's allocator.
 
     Returns
     -------
     SinkhornResult
         On the device, queued on its current stream. ``lower <= exact <= value (1 + r)`` whether converged or not,
-        with r = ``max(1, p / 2) (d / 16 + 23) 6e-8`` from the float32 costs (already deducted from ``lower``).
+        with r = ``max(1, p / 2) (d / 16 + 25) 6e-8`` from the float32 costs (already deducted from ``lower``).
         Differences of coordinates below 1e-19 of the pair's largest coordinate count as zero.
 
     Raises
@@ -80,7 +80,9 @@ def sinkhorn(
     if packed.device.type != "cuda":
         raise ValueError(f"the points must be on a CUDA device, not on {packed.device}")
     if memory_limit is None:
-        memory_limit = int(0.8 * torch.cuda.mem_get_info(packed.device)[0])
+        free = torch.cuda.mem_get_info(packed.device)[0]
+        kept = torch.cuda.memory_reserved(packed.device) - torch.cuda.memory_allocated(packed.device)
+        memory_limit = int(0.8 * (free + kept))
     stream = torch.cuda.current_stream(packed.device).cuda_stream
     return run(
         native(),

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <numeric>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
+#include <vector>
 
 #include "check.cuh"
 #include "sinkhorn_pair.cuh"
@@ -84,6 +87,7 @@ __device__ void solve(Pair<Index>& pair, const SinkhornProblem& problem, int64_t
         if (epsilon != entered) {
             in_stage = 0;
             pair.inverse = static_cast<float>(1.4426950408889634 / epsilon);
+            pair.step = 1.0 / pair.inverse;
             entered = epsilon;
             enter_potentials<kThreads>(pair);
         }
@@ -149,6 +153,9 @@ Kernel kernel_of(int kind) {
     return kernels[kind];
 }
 
+// How much shared memory a kernel may have is set right before each launch, for all host threads: they take turns.
+std::mutex shared_memory_limit;
+
 int64_t shared_bytes(int kind, int64_t n, int64_t m) {
     const int64_t staging = 4 * staging_floats(kKinds[kind].threads);
     return kind == kLastKind ? staging : staging + 8 * (n + m) + 4 * n * m;
@@ -197,7 +204,7 @@ std::vector<SinkhornLaunch> sinkhorn_plan(const int64_t* x_sizes, const int64_t*
         const bool in_global = launch.kind == kLastKind;
         for (; first < pairs && kinds[order[first]] == launch.kind; ++first) {
             const int64_t pair = order[first];
-            if (in_global && cost_size(pair) * kSpread < largest) break;
+            if (in_global && cost_size(pair) < largest / kSpread) break;
             launch.rows = std::max(launch.rows, x_sizes[pair]);
             launch.columns = std::max(launch.columns, y_sizes[pair]);
             launch.shared_bytes = std::max(launch.shared_bytes, shared_bytes(launch.kind, x_sizes[pair], y_sizes[pair]));
@@ -206,6 +213,7 @@ std::vector<SinkhornLaunch> sinkhorn_plan(const int64_t* x_sizes, const int64_t*
         const int64_t bytes = 8 * (3 * launch.rows + 4 * launch.columns) + 8 * (launch.rows + launch.columns) +
                               (in_global ? 8 * (launch.rows + launch.columns) + 4 * largest : 0);
         launch.block_bytes = (bytes + 255) / 256 * 256;
+        const std::lock_guard<std::mutex> lock(shared_memory_limit);
         const int resident = resident_blocks(kernel_of(launch.kind), kKinds[launch.kind].threads, launch.shared_bytes);
         launch.blocks = std::min<int64_t>({launch.count, resident, memory_limit / launch.block_bytes});
         if (memory_limit < launch.block_bytes)
@@ -225,6 +233,7 @@ std::vector<SinkhornLaunch> sinkhorn_plan(const int64_t* x_sizes, const int64_t*
 void sinkhorn_run(const SinkhornProblem& problem, const SinkhornLaunch& task, unsigned long long* counter,
                   void* workspace, int device, uint64_t stream) {
     const DeviceScope scope(device);
+    const std::lock_guard<std::mutex> lock(shared_memory_limit);
     launch(kernel_of(task.kind), dim3(static_cast<unsigned>(task.blocks)), dim3(kKinds[task.kind].threads),
            static_cast<size_t>(task.shared_bytes), reinterpret_cast<cudaStream_t>(stream), problem, task, counter,
            static_cast<unsigned char*>(workspace));

@@ -61,6 +61,7 @@ struct Pair {
     float2 *row, *column;  // (multiple of 1 / kGrid, remainder / epsilon + log weight), in base 2
     float* staging;
     float inverse;       // log2(e) / epsilon
+    double step;         // 1 / inverse
     double* workspace;
     int rows, columns;   // room in the workspace
 
@@ -272,7 +273,7 @@ __device__ __noinline__ float log_sum_shifted(float2 own, const float2* others, 
 __device__ __forceinline__ bool in_range(float sum) { return sum >= 1e-30f && sum <= 1e30f; }
 
 __device__ __forceinline__ float2 entry(double potential, float log_weight, float inverse) {
-    const double multiple = rint(potential * kGrid) / kGrid;
+    const double multiple = rint(potential * kGrid) * (1.0 / kGrid);
     return make_float2(static_cast<float>(multiple),
                        __fmaf_rn(static_cast<float>(potential - multiple), inverse, log_weight));
 }
@@ -323,7 +324,7 @@ __device__ void update_rows(const Pair<Index>& pair) {
                                                 : log_sum_shifted<Index>(pair.row[row], pair.column,
                                                                          pair.cost + static_cast<Index>(row) * pair.m,
                                                                          1, pair.m, pair.inverse);
-        const double potential = pair.f()[row] + (static_cast<double>(pair.log_a()[row]) - logarithm) / pair.inverse;
+        const double potential = pair.f()[row] + (static_cast<double>(pair.log_a()[row]) - logarithm) * pair.step;
         pair.f()[row] = potential;
         pair.row[row] = entry(potential, pair.log_a()[row], pair.inverse);
     }
@@ -369,7 +370,7 @@ __device__ double update_columns(const Pair<Index>& pair) {
                 total = power_of_two(logarithm);
             }
             violation += fabs(total - pair.b()[j]);
-            const double potential = pair.g()[j] + (static_cast<double>(pair.log_b()[j]) - logarithm) / pair.inverse;
+            const double potential = pair.g()[j] + (static_cast<double>(pair.log_b()[j]) - logarithm) * pair.step;
             pair.g()[j] = potential;
             pair.column[j] = entry(potential, pair.log_b()[j], pair.inverse);
         }

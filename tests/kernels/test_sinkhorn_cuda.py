@@ -163,7 +163,8 @@ def test_the_value_is_that_of_sinkhorn_in_float64(solve, p, epsilon):
     rng = np.random.default_rng(3)
     sizes = [(1, 6), (17, 17), (40, 61), (90, 20)]
     pairs = [
-        (points(rng, n, 7), points(rng, m, 7) + 0.3, torch.from_numpy(rng.random(n) + 0.1), uniform(m)) for n, m in sizes
+        (points(rng, n, 7), points(rng, m, 7) + 0.3, torch.from_numpy(rng.random(n) + 0.1), uniform(m))
+        for n, m in sizes
     ]
     result = solve(pack(pairs), p=p, epsilon=epsilon, tolerance=3e-6, max_iterations=20_000)
     assert result.converged.all()

@@ -331,32 +331,41 @@ __device__ void update_rows(const Pair<Index>& pair) {
     __syncthreads();
 }
 
-// g such that the columns sum to b; returns how far they were from it before, in L1. A lane takes one column (four, 32
-// apart), so that a warp reads 32 neighbours; the warps share the rows.
+// Masses of this warp's rows in kGroups x 32 columns from `tile` on, to the warp's part of the staging memory.
+template <int kThreads, int kGroups, class Index>
+__device__ __forceinline__ void sum_columns(const Pair<Index>& pair, int tile) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    float2 own[kGroups];
+    int column[kGroups];
+    float sum[kGroups] = {};
+#pragma unroll
+    for (int c = 0; c < kGroups; ++c) {
+        column[c] = min(tile + 32 * c + lane, pair.m - 1);
+        own[c] = pair.column[column[c]];
+    }
+#pragma unroll 2
+    for (int i = warp; i < pair.n; i += kThreads / 32) {
+        const float2 other = pair.row[i];
+        const float* line = pair.cost + static_cast<Index>(i) * pair.m;
+#pragma unroll
+        for (int c = 0; c < kGroups; ++c)
+            sum[c] = __fadd_rn(sum[c], mass(own[c], other, line[column[c]], pair.inverse));
+    }
+#pragma unroll
+    for (int c = 0; c < kGroups; ++c) pair.staging[warp * kSweepColumns + 32 * c + lane] = sum[c];
+}
+
+// g such that the columns sum to b; returns how far they were from it before, in L1. A lane takes one column (up to
+// four, 32 apart), so that a warp reads 32 neighbours; the warps share the rows.
 template <int kThreads, class Index>
 __device__ double update_columns(const Pair<Index>& pair) {
-    const int lane = threadIdx.x % 32;
     double violation = 0.0;
     for (int tile = 0; tile < pair.m; tile += kSweepColumns) {
-        float2 own[4];
-        int column[4];
-        float sum[4] = {};
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            column[c] = min(tile + 32 * c + lane, pair.m - 1);
-            own[c] = pair.column[column[c]];
-        }
-#pragma unroll 2
-        for (int i = threadIdx.x / 32; i < pair.n; i += kThreads / 32) {
-            const float2 other = pair.row[i];
-            const float* line = pair.cost + static_cast<Index>(i) * pair.m;
-#pragma unroll
-            for (int c = 0; c < 4; ++c)
-                if (tile + 32 * c < pair.m)
-                    sum[c] = __fadd_rn(sum[c], mass(own[c], other, line[column[c]], pair.inverse));
-        }
-#pragma unroll
-        for (int c = 0; c < 4; ++c) pair.staging[threadIdx.x / 32 * kSweepColumns + 32 * c + lane] = sum[c];
+        const int left = pair.m - tile;
+        if (left > 96) sum_columns<kThreads, 4>(pair, tile);
+        else if (left > 64) sum_columns<kThreads, 3>(pair, tile);
+        else if (left > 32) sum_columns<kThreads, 2>(pair, tile);
+        else sum_columns<kThreads, 1>(pair, tile);
         __syncthreads();
         const int j = tile + threadIdx.x;
         if (threadIdx.x < kSweepColumns && j < pair.m) {

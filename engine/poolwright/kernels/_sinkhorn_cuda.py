@@ -51,7 +51,7 @@ def sinkhorn(
     -------
     SinkhornResult
         On the device, queued on its current stream. ``lower <= exact <= value (1 + r)`` whether converged or not,
-        with r = ``max(1, p / 2) (d / 16 + 25) 6e-8`` from the float32 costs (already deducted from ``lower``).
+        with r = ``cost_error(d, p)`` from the float32 costs (already deducted from ``lower``).
         Differences of coordinates below 1e-19 of the pair's largest coordinate count as zero.
 
     Raises
@@ -95,6 +95,15 @@ def sinkhorn(
         device=packed.x.get_device(),
         stream=stream,
     )
+
+
+def cost_error(d: int, p: float) -> float:
+    """Return a bound of the relative error of the kernel's float32 costs ``||x - y||^p`` in d dimensions.
+
+    Sums of 16 squared differences are summed again: d / 16 + 19 roundings, times p / 2 for a higher power, and
+    those of the power itself.
+    """
+    return max(1.0, p / 2) * (d / 16 + 25) * 6e-8
 
 
 def run(

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "check.cuh"
-#include "sinkhorn_pair.cuh"
+#include "sinkhorn_bounds.cuh"
 
 namespace poolwright::cuda {
 

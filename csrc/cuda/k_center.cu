@@ -4,6 +4,7 @@
 
 #include "check.cuh"
 #include "k_center.hpp"
+#include "launch.cuh"
 
 namespace poolwright::cuda {
 
@@ -95,20 +96,18 @@ int blocks_for(int64_t items, int per_block) {
 }
 
 template <class Stored>
-void launch(const Matrix& x, const float* centers, int64_t m, const Key* previous, float* mind, uint8_t* eligible,
-            Key* best, cudaStream_t stream) {
-    pass<<<blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream>>>(static_cast<const Stored*>(x.data), x.n, x.d,
-                                                                  x.row_stride, x.col_stride, centers, m, previous,
-                                                                  mind, eligible, best);
-    check(cudaGetLastError(), "launch of the k-center pass");
+void launch_pass_of(const Matrix& x, const float* centers, int64_t m, const Key* previous, float* mind,
+                    uint8_t* eligible, Key* best, cudaStream_t stream) {
+    launch(pass<Stored>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, static_cast<const Stored*>(x.data), x.n,
+           x.d, x.row_stride, x.col_stride, centers, m, previous, mind, eligible, best);
 }
 
 void launch_pass(const Matrix& x, const float* centers, int64_t m, const Key* previous, float* mind, uint8_t* eligible,
                  Key* best, cudaStream_t stream) {
     if (x.n == 0) return;
-    if (x.dtype == DType::f32) launch<float>(x, centers, m, previous, mind, eligible, best, stream);
-    else if (x.dtype == DType::f16) launch<__half>(x, centers, m, previous, mind, eligible, best, stream);
-    else launch<Bfloat>(x, centers, m, previous, mind, eligible, best, stream);
+    if (x.dtype == DType::f32) launch_pass_of<float>(x, centers, m, previous, mind, eligible, best, stream);
+    else if (x.dtype == DType::f16) launch_pass_of<__half>(x, centers, m, previous, mind, eligible, best, stream);
+    else launch_pass_of<Bfloat>(x, centers, m, previous, mind, eligible, best, stream);
 }
 
 cudaStream_t as_stream(uint64_t stream) { return reinterpret_cast<cudaStream_t>(stream); }
@@ -128,8 +127,7 @@ void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, 
     const DeviceScope scope(device);
     const cudaStream_t queue = as_stream(stream);
     if (first >= 0) {
-        force_first<<<1, 1, 0, queue>>>(keys, mind, first);
-        check(cudaGetLastError(), "launch of the forced first pick");
+        launch(force_first, 1, 1, 0, queue, keys, mind, first);
     } else {
         launch_pass(x, nullptr, 0, nullptr, mind, eligible, keys, queue);
     }
@@ -143,8 +141,7 @@ void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, 
 void decode(const Key* keys, int64_t* indices, float* squared, int64_t count, int device, uint64_t stream) {
     if (count == 0) return;
     const DeviceScope scope(device);
-    decode_keys<<<blocks_for(count, kThreads), kThreads, 0, as_stream(stream)>>>(keys, indices, squared, count);
-    check(cudaGetLastError(), "launch of the decoding of picks");
+    launch(decode_keys, blocks_for(count, kThreads), kThreads, 0, as_stream(stream), keys, indices, squared, count);
 }
 
 }  // namespace poolwright::cuda

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from poolwright import kernels
+
+from ..cuda_emulation.build import build, compiler
 
 INFO = kernels.build_info()
 LEVELS = ["base", "avx2", "avx512", "amx"]
@@ -47,3 +51,20 @@ def native() -> Any:
     from poolwright.kernels import _native
 
     return _native
+
+
+@pytest.fixture(scope="session")
+def _emulated_cuda(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The CUDA kernels compiled for the CPU: made once, and kept by pytest's cache while the sources stay the same."""
+    if compiler() is None:
+        pytest.skip("there is no C++ compiler to build the emulation of CUDA with")
+    cache = getattr(pytestconfig, "cache", None)
+    return build(Path(cache.mkdir("cuda_emulation")) if cache is not None else tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def emulated_cuda(_emulated_cuda: ModuleType) -> Iterator[ModuleType]:
+    """The emulated device as it is by default; a test may `configure` it."""
+    _emulated_cuda.configure()
+    yield _emulated_cuda
+    _emulated_cuda.configure()

@@ -380,7 +380,9 @@ private:
 class Failure {
 public:
     void set(std::exception_ptr error) {
+#if defined(_OPENMP)
 #pragma omp critical(poolwright_transport_failure)
+#endif
         if (!error_) error_ = error;
         stop.store(true, std::memory_order_relaxed);
     }
@@ -393,7 +395,7 @@ private:
     std::exception_ptr error_;
 };
 
-double solve_pair(const PointSets& pair, int64_t index, double p, const TransportTable& table, int team, Block& block,
+double solve_pair(const PointSets& pair, double p, const TransportTable& table, int team, Block& block,
                   const Interrupt& interrupt) {
     interrupt.check();
     try {
@@ -402,7 +404,7 @@ double solve_pair(const PointSets& pair, int64_t index, double p, const Transpor
         if (is_wide(pair)) return PairSolver<double>(pair, p, table, team, memory, interrupt).solve();
         return PairSolver<float>(pair, p, table, team, memory, interrupt).solve();
     } catch (const std::invalid_argument& side) {
-        throw std::invalid_argument("pair " + std::to_string(index) + ": " + side.what() +
+        throw std::invalid_argument("pair " + std::to_string(pair.number) + ": " + side.what() +
                                     " holds NaN or infinity: drop or fill those points, or give them weight 0");
     }
 }
@@ -428,7 +430,7 @@ void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, in
         const int64_t bytes = pair_bytes(pairs[i]);
         if (bytes > limit)
             throw std::invalid_argument("memory_limit = " + std::to_string(limit) + " bytes is too little for pair " +
-                                        std::to_string(i) + " (" + std::to_string(x.n) + " and " + std::to_string(y.n) +
+                                        std::to_string(pairs[i].number) + " (" + std::to_string(x.n) + " and " + std::to_string(y.n) +
                                         " points): exact needs " + std::to_string(bytes) +
                                         "; raise it or use method=\"sinkhorn\"");
         largest = std::max(largest, bytes);
@@ -441,7 +443,7 @@ void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, in
         const Interrupt interrupt(poll, failure.stop, true);
         Block block;
         for (const int64_t i : order)
-            distances[i] = solve_pair(pairs[i], i, p, table, count == 1 ? threads : 1, block, interrupt);
+            distances[i] = solve_pair(pairs[i], p, table, count == 1 ? threads : 1, block, interrupt);
         return;
     }
 #if defined(_OPENMP)
@@ -454,7 +456,7 @@ void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, in
             if (failure.stop.load(std::memory_order_relaxed)) continue;
             const int64_t i = order[k];
             try {
-                distances[i] = solve_pair(pairs[i], i, p, table, 1, block, interrupt);
+                distances[i] = solve_pair(pairs[i], p, table, 1, block, interrupt);
             } catch (const Stopped&) {
                 continue;
             } catch (...) {

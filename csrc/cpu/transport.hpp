@@ -25,7 +25,8 @@ struct PointSet {
 
 struct PointSets {
     PointSet x;
-    PointSet y;  // of the same d
+    PointSet y;      // of the same d
+    int64_t number;  // what errors call the pair
 };
 
 // Bytes of workspace that one thread needs for a pair: its cost matrix, and what is linear in n, m and d.

@@ -22,6 +22,15 @@ inline Index choose(Mask mask, Index yes, Index no) {
         _mm256_blendv_pd(reinterpret_cast<__m256d>(no), reinterpret_cast<__m256d>(yes), mask));
 }
 inline Wide widen(const float* at) { return _mm256_cvtps_pd(_mm_loadu_ps(at)); }
+inline double least_lane(Wide a) {
+    const double low = a[0] < a[1] ? a[0] : a[1], high = a[2] < a[3] ? a[2] : a[3];
+    return low < high ? low : high;
+}
+inline int64_t lowest_lane(Index a, Index b) {
+    const Index both = a < b ? a : b;
+    const int64_t low = both[0] < both[1] ? both[0] : both[1], high = both[2] < both[3] ? both[2] : both[3];
+    return low < high ? low : high;
+}
 }  // namespace
 }  // namespace poolwright
 

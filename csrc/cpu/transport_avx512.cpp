@@ -23,6 +23,11 @@ inline Index choose(Mask mask, Index yes, Index no) {
 }
 // The zero-masking form with a full mask: the plain one makes GCC 12 warn of an uninitialized register.
 inline Wide widen(const float* at) { return _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(at)); }
+inline double least_lane(Wide a) { return _mm512_mask_reduce_min_pd(0xff, a); }
+inline int64_t lowest_lane(Index a, Index b) {
+    const __m512i both = _mm512_maskz_min_epi64(0xff, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b));
+    return _mm512_mask_reduce_min_epi64(0xff, both);
+}
 }  // namespace
 }  // namespace poolwright
 

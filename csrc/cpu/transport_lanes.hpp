@@ -8,6 +8,7 @@
 //   Wide, Index           vectors of kWide doubles and of as many int64; multiply_add likewise
 //   Mask                  the outcome of less(Wide, Wide); choose(Mask, yes, no) for Wide and Index
 //   widen(const float*)   kWide floats as doubles
+//   least_lane(Wide), lowest_lane(Index, Index)   the smallest of all lanes
 //
 // Everything is in an anonymous namespace and nothing of the C++ library is used: a shared inline function compiled
 // here with wide instructions could be the copy the linker keeps, and then crash on an older processor.
@@ -189,9 +190,9 @@ inline Index first_columns() {
     return columns;
 }
 
-inline void take_smaller(Smallest& best, double value, int64_t at) {
-    if (value < best.value || (value == best.value && at < best.at)) best = Smallest{value, at};
-}
+inline Index broadcast_index(int64_t value) { return value - Index{}; }
+
+constexpr int64_t kLast = INT64_MAX;
 
 // Running minima in two chains, so that one comparison need not wait for the last.
 struct Minimum {
@@ -212,10 +213,13 @@ struct Minimum {
         column[half] += 2 * kWide;
     }
     inline Smallest result() const {
-        Smallest best{value[0][0], at[0][0]};
-        for (int half = 0; half < 2; ++half)
-            for (int l = 0; l < kWide; ++l) take_smaller(best, value[half][l], at[half][l]);
-        return best;
+        const Mask lower = less(value[1], value[0]);
+        const double least = least_lane(choose(lower, value[1], value[0]));
+        // Of equal values the one with the lowest index, whichever chain and lane holds it.
+        const Index none = broadcast_index(kLast);
+        const Index first = choose(less(broadcast(least), value[0]), none, at[0]);
+        const Index second = choose(less(broadcast(least), value[1]), none, at[1]);
+        return Smallest{least, lowest_lane(first, second)};
     }
 };
 

@@ -70,7 +70,7 @@ void transport_exact(const py::sequence& xs, const py::object& x_spans, const py
     const ArrayView distances(distances_array, "distances", true);
     distances.expect_dims(1).expect_size(0, x.count()).expect_dtype(DType::f64).expect_contiguous().expect_cpu();
     if (y.count() != x.count()) throw py::value_error("x and y must have as many spans");
-    if (!(p >= 1) || p > 1e6) throw py::value_error("p must be from 1 to 1e6");
+    if (!(p >= 1) || p > 32) throw py::value_error("p must be from 1 to 32");
     std::vector<PointSets> pairs;
     pairs.reserve(static_cast<size_t>(x.count()));
     for (int64_t i = 0; i < x.count(); ++i) {

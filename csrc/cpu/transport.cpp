@@ -284,6 +284,9 @@ private:
         SimplexSpace space(arena_, n, m);
         const int64_t total = perturbed_weights(pair_, n, m, space.supply);
         if (n == 1 || m == 1) {
+            for (int64_t i = 0; i < n; ++i)
+                for (int64_t j = 0; j < m; ++j)
+                    unit_ = std::max(unit_, std::sqrt((table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_)));
             for (int64_t k = 0; k < std::max(n, m); ++k)
                 add(n == 1 ? 0 : k, n == 1 ? k : 0, static_cast<double>(n == 1 ? space.supply[1 + k] : space.supply[k]));
             return distance(static_cast<double>(total));

@@ -89,7 +89,7 @@ void transport_exact(const py::sequence& xs, const py::object& x_spans, const py
 
 void register_transport(py::module_& module) {
     module.def("transport_bytes", &transport_bytes, py::arg("n"), py::arg("m"), py::arg("d"), py::kw_only(),
-               py::arg("weighted") = true, py::arg("wide") = false,
+               py::arg("wide") = false,
                "Bytes of workspace of one thread for a pair of n and m points; wide: one of them is float64.");
     module.def("transport_exact", &transport_exact, py::arg("xs"), py::arg("x_spans"), py::arg("ys"),
                py::arg("y_spans"), py::arg("distances"), py::kw_only(), py::arg("x_weights") = py::none(),

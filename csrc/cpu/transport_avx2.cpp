@@ -16,6 +16,7 @@ inline Native multiply_add(Native a, Native b, Native c) { return a * b + c; }
 inline Wide multiply_add(Wide a, Wide b, Wide c) { return a * b + c; }
 inline Native root(Native a) { return _mm256_sqrt_ps(a); }
 inline Mask less(Wide a, Wide b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
+inline Mask equal(Index a, Index b) { return reinterpret_cast<Mask>(a == b); }
 inline Wide choose(Mask mask, Wide yes, Wide no) { return _mm256_blendv_pd(no, yes, mask); }
 inline Index choose(Mask mask, Index yes, Index no) {
     return reinterpret_cast<Index>(

@@ -16,6 +16,9 @@ inline Native multiply_add(Native a, Native b, Native c) { return reinterpret_ca
 inline Wide multiply_add(Wide a, Wide b, Wide c) { return reinterpret_cast<Wide>(_mm512_fmadd_pd(a, b, c)); }
 inline Native root(Native a) { return _mm512_maskz_sqrt_ps(0xffff, a); }
 inline Mask less(Wide a, Wide b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+inline Mask equal(Index a, Index b) {
+    return _mm512_cmpeq_epi64_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b));
+}
 inline Wide choose(Mask mask, Wide yes, Wide no) { return _mm512_mask_blend_pd(mask, no, yes); }
 inline Index choose(Mask mask, Index yes, Index no) {
     return reinterpret_cast<Index>(

@@ -17,6 +17,7 @@ inline Native root(Native a) {
     return a;
 }
 inline Mask less(Wide a, Wide b) { return a < b; }
+inline Mask equal(Index a, Index b) { return a == b; }
 inline Wide choose(Mask mask, Wide yes, Wide no) {
     return reinterpret_cast<Wide>((reinterpret_cast<Index>(yes) & mask) | (reinterpret_cast<Index>(no) & ~mask));
 }

@@ -87,6 +87,13 @@ def test_larger_problems_agree_with_pot(native, sizes):
         check(wasserstein(x, y, backend="native"), emd(x, y))
 
 
+def test_long_augmenting_paths_are_left_to_the_simplex_method(level):
+    # A turned and stretched copy in the plane: nearly every path runs through nearly every row.
+    x = np.random.default_rng(18).standard_normal((400, 2)).astype(np.float32)
+    y = x + 1 + np.float32(0.1) * x[:, ::-1]
+    check(wasserstein(x, y, backend="native"), emd(x, y))
+
+
 @pytest.mark.slow
 def test_many_random_ragged_problems_agree_with_pot(native):
     rng = np.random.default_rng(11)

@@ -129,7 +129,6 @@ def pair_bytes(x: Side, y: Side, pairs: Any) -> int:
             len(points_x),
             len(points_y),
             points_x.shape[1],
-            weighted=x.weights is not None or y.weights is not None,
             wide=torch.float64 in (points_x.dtype, points_y.dtype),
         )
         largest = max(largest, need)

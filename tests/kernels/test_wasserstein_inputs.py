@@ -208,9 +208,7 @@ def test_nan_is_named_by_every_method():
 
 def test_a_tight_limit_uses_fewer_threads_and_changes_nothing(native):
     xs, ys = ragged(np.random.default_rng(5), 30, 6)
-    need = max(
-        native.transport_bytes(len(x), len(y), 6) for x, y in zip(xs, ys, strict=True)
-    )
+    need = max(native.transport_bytes(len(x), len(y), 6) for x, y in zip(xs, ys, strict=True))
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     try:

@@ -7,5 +7,16 @@ backend to. Importing this package imports neither torch nor numpy, and never co
 
 from poolwright.kernels._native_build import build_info
 from poolwright.kernels.k_center import KCenterResult, k_center
+from poolwright.kernels.kmeans import KMeansResult, kmeans
+from poolwright.kernels.kmeans_plus_plus import KMeansPlusPlusResult, Outer, kmeans_plus_plus
 
-__all__ = ["KCenterResult", "build_info", "k_center"]
+__all__ = [
+    "KCenterResult",
+    "KMeansPlusPlusResult",
+    "KMeansResult",
+    "Outer",
+    "build_info",
+    "k_center",
+    "kmeans",
+    "kmeans_plus_plus",
+]

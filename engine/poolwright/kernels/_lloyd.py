@@ -16,7 +16,7 @@ from poolwright.kernels._seeding import native_fold, torch_fold
 Nearest = Callable[[Tensor, Tensor], Tensor]
 """Rows (b, d) and centroids (k, d), float32 -> the nearest centroid of each row, (b,) int64 on their device."""
 
-_PRODUCT_BYTES = 64 << 20
+_PRODUCT_BYTES = 4 << 20  # stays in the caches
 _RESEEDINGS = 3
 
 

@@ -113,34 +113,33 @@ class Lloyd:
         self._mean = self._mean32.double()
         self._spread: float | None = None
 
-    def run(self, centroids: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, int]:
-        """Return the centroids after at most ``iterations`` updates, and the number of updates."""
-        state = self._assign(centroids)
+    def run(self, centroids: Tensor, iterations: int, tolerance: float) -> tuple[State, int]:
+        """Return the state after at most ``iterations`` updates, and the number of updates."""
+        state = self.assign(centroids)
         for done in range(iterations):
             empty = state.mass == 0
             moved = torch.where(empty[:, None], 0, state.sums / state.mass[:, None]) + self._mean
             if empty.any():
                 moved = self._reseeded(moved, empty)
-            after = self._assign(moved)
+            after = self.assign(moved)
             gain = state.inertia - after.inertia
             if gain < 0:  # the last digits of the products
-                return state.centroids, done
+                return state, done
             same = torch.equal(after.labels, state.labels)
             state = after
             if same or (gain <= tolerance * state.inertia and not (state.mass == 0).any()):
-                return state.centroids, done + 1
-        return state.centroids, iterations
+                return state, done + 1
+        return state, iterations
 
-    def without_empty(self, centroids: Tensor) -> State:
-        """Assign every point; empty clusters move to far points, or go where there is none."""
-        state = self._assign(centroids)
+    def without_empty(self, state: State) -> State:
+        """Move empty clusters to far points, or drop them where there is none."""
         for _ in range(_RESEEDINGS):
             empty = state.mass == 0
             if not empty.any():
                 return state
-            state = self._assign(self._reseeded(state.centroids, empty))
+            state = self.assign(self._reseeded(state.centroids, empty))
         while (state.mass == 0).any():
-            state = self._assign(state.centroids[state.mass > 0])
+            state = self.assign(state.centroids[state.mass > 0])
         return state
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
@@ -148,7 +147,8 @@ class Lloyd:
         for start, block in self._matrix.blocks():
             yield slice(start, start + len(block)), block.to(torch.float32) - self._mean32
 
-    def _assign(self, centroids: Tensor) -> State:
+    def assign(self, centroids: Tensor) -> State:
+        """Find the nearest centroid of every point."""
         k, device = len(centroids), self._matrix.device
         near = centroids - self._mean
         near32 = near.to(torch.float32).contiguous()

@@ -164,9 +164,11 @@ def _kmeans(
         return _run_reference(matrix, trained, start, iterations, mass, trained_mass)
     nearest = _choose(backend, matrix)
     lloyd = _lloyd.Lloyd(trained, trained_mass, nearest)
-    centroids, done = lloyd.run(start, iterations, tolerance)
-    whole = lloyd if trained is matrix else _lloyd.Lloyd(matrix, mass, nearest)
-    found = whole.without_empty(centroids)
+    state, done = lloyd.run(start, iterations, tolerance)
+    if trained is not matrix:
+        lloyd = _lloyd.Lloyd(matrix, mass, nearest)
+        state = lloyd.assign(state.centroids)
+    found = lloyd.without_empty(state)
     centroids, labels, counts = found.centroids.to(torch.float32), found.labels, found.counts
     if matrix.numpy:
         return KMeansResult(centroids.numpy(), labels.numpy(), found.inertia, done, counts.numpy())

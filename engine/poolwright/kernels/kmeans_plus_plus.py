@@ -221,7 +221,7 @@ def _check_values(points: Points, eligible: Tensor, centers: Tensor) -> None:
         norms = 0.0
         for start, block in matrix.blocks():
             part = taking_part[start : start + len(block)].to(block.device)
-            lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
+            lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float32)
             norms = max(norms, float(torch.where(part, lengths, 0.0).max()))
         bound *= norms**2
     if bound >= torch.finfo(torch.float32).max:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from poolwright import ConfigError, Cycle, Rows, hookimpl, kernels
 
-BLOCK_BYTES = 2**26
+BLOCK_BYTES = 2**22
 
 
 def nearest_to_centroids(x: Tensor | Rows, centroids: Tensor, assignment: Tensor) -> Tensor:
@@ -29,12 +29,11 @@ def nearest_to_centroids(x: Tensor | Rows, centroids: Tensor, assignment: Tensor
         row.
     """
     step = max(1, BLOCK_BYTES // (8 * x.shape[1]))
-    distance = torch.cat(
-        [
-            (x[start : start + step].double() - centroids[assignment[start : start + step]].double()).square().sum(1)
-            for start in range(0, len(assignment), step)
-        ]
-    )
+    # Filled in place: small results between large blocks would keep the heap from shrinking.
+    distance = torch.empty(len(assignment), dtype=torch.float64, device=assignment.device)
+    for start in range(0, len(assignment), step):
+        rows, clusters = x[start : start + step], assignment[start : start + step]
+        distance[start : start + step] = (rows.double() - centroids[clusters].double()).square().sum(1)
     by_distance = distance.sort(stable=True).indices
     order = by_distance[assignment[by_distance].sort(stable=True).indices]
     clusters = assignment[order]

@@ -141,6 +141,8 @@ def _kmeans(
 
     k, iterations = operator.index(k), operator.index(iterations)
     matrix, spare = open_matrix(x, unit_rows=False, memory_limit=memory_limit, workspace=_WORKSPACE_PER_ROW)
+    # A block lies there as read, less the mean, in float64, and as FAISS and scipy copy it.
+    matrix.block_rows = max(1, matrix.block_rows // 4)
     _check_numbers(k, iterations, subsample, tolerance, matrix.n)
     if backend not in ("auto", "faiss", "torch", "reference"):
         raise ValueError(f'backend must be "auto", "faiss", "torch" or "reference", not {backend!r}')

@@ -314,7 +314,7 @@ def check_finite(x: Tensor, what: str) -> None:
     if not x.is_floating_point():
         return
     bad = torch.zeros(len(x), dtype=torch.bool)
-    step = max(1, 2**24 // max(1, x[:1].numel()))
+    step = max(1, 2**20 // max(1, x[:1].numel()))
     for start in range(0, len(x), step):
         block = x[start : start + step]
         bad[start : start + step] = ~torch.isfinite(block).reshape(len(block), -1).all(1).cpu()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -145,3 +147,47 @@ def test_a_file_that_is_read_is_not_overwritten(poolwright, matrix):
     assert outcome.status == 2
     assert "is one of the files to read" in outcome.err
     assert np.array_equal(np.load(path), x)
+
+
+MEMORY = """
+import sys, threading, time
+import numpy as np, torch
+import poolwright
+from poolwright import files
+torch.set_num_threads(1)
+from pathlib import Path
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
+for strategy in ("coreset", "kmeans"):  # what the first call imports and allocates is not of the data
+    poolwright.select(np.ones((50, 4), np.float32), 2, strategy)
+before, peak, going = anonymous(), 0, True
+def watch():
+    global peak
+    while going:
+        peak = max(peak, anonymous())
+        time.sleep(0.002)
+thread = threading.Thread(target=watch)
+thread.start()
+x = files.read_matrix(Path(sys.argv[1]))
+try:
+    ids = poolwright.select(x, 3, sys.argv[2], labeled=[0, 5], memory_limit=x.nbytes // 2, seed=1)
+finally:
+    going = False
+    thread.join()
+print((peak - before) / x.nbytes, *ids)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("strategy", ["coreset", "kmeans"])
+def test_a_file_twice_as_large_as_the_memory_limit_is_selected_from_within_it(strategy, tmp_path):
+    x = np.random.default_rng(0).standard_normal((100_000, 400), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x)
+    command = [sys.executable, "-c", MEMORY, str(tmp_path / "x.npy"), strategy]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    used, *ids = done.stdout.split()
+    assert float(used) < 0.5
+    assert [int(i) for i in ids] == pw.select(
+        x, 3, strategy, labeled=[0, 5], memory_limit=4 * x.nbytes, seed=1
+    ).tolist()

@@ -117,3 +117,18 @@ def test_what_is_no_size_is_refused(text):
 
 def test_the_default_limit_is_a_part_of_the_memory_of_this_machine():
     assert 2**26 < default_memory_limit() < 2**45
+
+
+def test_concatenated_rows_are_read_like_one_matrix(tmp_path):
+    np.save(tmp_path / "x.npy", MATRIX)
+    parts = Rows(np.load(tmp_path / "x.npy", mmap_mode="r"), memory_limit=40), Rows(MATRIX[:0]), Rows(MATRIX[:7])
+    rows, whole = Rows.concat(*parts), torch.from_numpy(np.concatenate([MATRIX, MATRIX[:7]]))
+    assert rows.shape == (27, 3)
+    for at in (slice(0, 27), slice(18, 23), slice(3, 9), slice(25, 20), slice(1, 26, 4)):
+        assert torch.equal(rows[at], whole[at.start : max(at.start, at.stop) : at.step])
+    ids = torch.tensor([26, 0, 20, 19, 26, 3])
+    assert torch.equal(rows[ids], whole[ids])
+    assert torch.equal(rows.take(ids)[torch.tensor([1, 0])], whole[[0, 26]])
+    assert torch.equal(torch.cat([block for _, block in rows.blocks()]), whole)
+    with pytest.raises(ValueError, match="one shape and type"):
+        Rows.concat(Rows(MATRIX), Rows(MATRIX[:, :2]))

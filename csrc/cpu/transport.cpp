@@ -25,6 +25,11 @@ namespace {
 constexpr int kPlainExponent = 20;
 constexpr int kCostBits = 48;
 
+// Costs come from products instead of differences from this many dimensions on, as long as at most one in
+// kCancelledShare has to be computed again.
+constexpr int64_t kProductsFrom = 48;
+constexpr int64_t kCancelledShare = 16;
+
 const TransportTable& level_table(CpuLevel level) {
 #if defined(POOLWRIGHT_X86_LEVELS)
     if (level == CpuLevel::avx2) return kTransportAvx2;
@@ -245,14 +250,23 @@ private:
         T* packed = arena_.take<T>(ld * d_);
         float* costs = arena_.take<float>(n * ld);
         (table_.*Ops<T>::kPack)(y_.data, y_.stride, m, d_, packed);
-        const auto squares = table_.*Ops<T>::kSquares;
+        float* norms = arena_.take<float>(n + ld);
+        SquaresArgs<T> all{x_.data, x_.stride, 0, n, packed, d_, costs, ld, norms, norms + n};
         constexpr int64_t kShare = 24;  // rows, a multiple of every level's tile
         const int64_t shares = (n + kShare - 1) / kShare;
+        const auto share = [&all, n](int64_t s) {
+            SquaresArgs<T> part = all;
+            part.begin = s * kShare;
+            part.end = std::min(n, (s + 1) * kShare);
+            return part;
+        };
+        // The first rows show whether the points are far enough apart, beside their norms, for products.
+        const bool by_products = prepare_products(norms, ld) && fill_by_products(share(0), m);
 #if defined(_OPENMP)
 #pragma omp parallel for schedule(dynamic, 1) num_threads(team_) if (team_ > 1)
 #endif
         for (int64_t s = 0; s < shares; ++s)
-            squares({x_.data, x_.stride, s * kShare, std::min(n, (s + 1) * kShare), packed, d_, costs, ld});
+            if (!by_products || (s > 0 && !fill_by_products(share(s), m))) (table_.*Ops<T>::kSquares)(share(s));
         float largest = static_cast<float>(table_.largest_f32(costs, ld, n, m));
         unit_ = std::sqrt(static_cast<double>(largest));
         if (unit_ == 0) return costs;
@@ -269,6 +283,37 @@ private:
         for (int64_t i = 0; i < n; ++i)
             std::fill(costs + i * ld + m, costs + (i + 1) * ld, std::numeric_limits<float>::infinity());
         return costs;
+    }
+
+    // Norms for `products`, where d is large enough for it to pay.
+    bool prepare_products([[maybe_unused]] float* norms, [[maybe_unused]] int64_t ld) const {
+        if constexpr (std::is_same_v<T, float>) {
+            if (d_ < kProductsFrom) return false;
+            const int64_t n = x_.count, m = y_.count;
+            table_.norms_f32(x_.data, x_.stride, n, d_, norms);
+            table_.norms_f32(y_.data, y_.stride, m, d_, norms + n);
+            std::fill(norms + n + m, norms + n + ld, 0.0f);
+            return true;
+        }
+        return false;
+    }
+
+    // Costs of some rows by products, those that cancel by differences; false if too many do, and nothing is filled.
+    bool fill_by_products([[maybe_unused]] const SquaresArgs<T>& part, [[maybe_unused]] int64_t m) const {
+        if constexpr (std::is_same_v<T, float>) {
+            table_.products_f32(part);
+            int64_t cancelled = 0;
+            for (int64_t i = part.begin; i < part.end; ++i)
+                for (int64_t j = 0; j < m; ++j) cancelled += part.out[i * part.ld + j] < 0;
+            if (cancelled * kCancelledShare > (part.end - part.begin) * m) return false;
+            for (int64_t i = part.begin; i < part.end && cancelled > 0; ++i)
+                for (int64_t j = 0; j < m; ++j) {
+                    float& cost = part.out[i * part.ld + j];
+                    if (cost < 0) cost = static_cast<float>(table_.square_f32(x_.row(i), y_.row(j), d_));
+                }
+            return true;
+        }
+        return false;
     }
 
     double match(const Costs& costs) {
@@ -337,6 +382,7 @@ int64_t solver_bytes(int64_t n, int64_t m, int64_t d) {
     arena.take<T>(m * d);
     arena.take<T>(padded_lanes(m) * d);
     arena.take<float>(n * padded_lanes(m));
+    arena.take<float>(n + padded_lanes(m));
     Arena other = arena;
     SimplexSpace(arena, n, m);
     AssignmentSpace(other, std::min(n, m));

@@ -3,8 +3,9 @@
 // A pair of equal sizes and uniform weights is an assignment problem (shortest augmenting paths, unless those prove
 // long); any other is a transportation problem (network simplex); in one dimension sorting solves both.
 //
-// Exactness. Costs are computed in difference form in float32 (float64 if a set is float64, then rounded), and rounded
-// once more to multiples of 2^-48 of the largest. Sums and differences of such numbers are exact in float64 as long as
+// Exactness. Costs are computed in float32 (float64 if a set is float64, then rounded): from differences, or in many
+// dimensions from products, save those below an eighth of the two squared norms, which cancellation would spoil. They
+// are rounded once more to multiples of 2^-48 of the largest. Sums and differences of such numbers are exact in float64 as long as
 // they stay below 32 times the largest, so that potentials carry no rounding error, ties are ties, and the plan is
 // optimal for the rounded costs; distances below 2^(-48 / p) of the largest count as 0 in its choice. The distance is then summed in float64 over that plan from the points themselves.
 #pragma once

@@ -47,7 +47,7 @@ inline typename Lanes<T>::Vector load(const T* at) {
 }
 
 // A register tile: rows first to first + count - 1 (count <= kTile; the last one fills the tile) against `G` groups.
-template <class T, int kTile, int G>
+template <bool kProducts, class T, int kTile, int G>
 inline void tile(const SquaresArgs<T>& a, int64_t first, int64_t count, int64_t column) {
     using Vector = typename Lanes<T>::Vector;
     constexpr int kLane = Lanes<T>::kCount, kParts = static_cast<int>(kTransportLanes) / kLane;
@@ -67,8 +67,12 @@ inline void tile(const SquaresArgs<T>& a, int64_t first, int64_t count, int64_t 
             const Vector x = rows[r][k] - Vector{};  // broadcast
 #pragma GCC unroll 8
             for (int v = 0; v < G * kParts; ++v) {
-                const Vector difference = x - y[v];
-                sums[r][v] = multiply_add(difference, difference, sums[r][v]);
+                if constexpr (kProducts) {
+                    sums[r][v] = multiply_add(x, y[v], sums[r][v]);
+                } else {
+                    const Vector difference = x - y[v];
+                    sums[r][v] = multiply_add(difference, difference, sums[r][v]);
+                }
             }
         }
     }
@@ -79,25 +83,52 @@ inline void tile(const SquaresArgs<T>& a, int64_t first, int64_t count, int64_t 
         if (r >= count) break;
         float* out = a.out + (first + r) * a.ld + column;
 #pragma GCC unroll 8
-        for (int v = 0; v < G * kParts; ++v)
-            *reinterpret_cast<NarrowUnaligned*>(out + v * kLane) = __builtin_convertvector(sums[r][v], Narrow);
+        for (int v = 0; v < G * kParts; ++v) {
+            Vector value = sums[r][v];
+            if constexpr (kProducts) {
+                const Vector norms = a.x_norms[first + r] + load(a.y_norms + column + v * kLane);
+                value = norms - (value + value);
+                value = value < norms * kCancelled ? Vector{} - 1 : value;
+            }
+            *reinterpret_cast<NarrowUnaligned*>(out + v * kLane) = __builtin_convertvector(value, Narrow);
+        }
     }
 }
 
-template <class T, int kTile>
+template <bool kProducts, class T, int kTile>
 inline void row_tiles(const SquaresArgs<T>& a, int64_t first, int64_t count) {
     constexpr int G = Lanes<T>::kTileGroups;
     int64_t column = 0;
-    for (; column + G * kTransportLanes <= a.ld; column += G * kTransportLanes) tile<T, kTile, G>(a, first, count, column);
-    for (; column < a.ld; column += kTransportLanes) tile<T, kTile, 1>(a, first, count, column);
+    for (; column + G * kTransportLanes <= a.ld; column += G * kTransportLanes)
+        tile<kProducts, T, kTile, G>(a, first, count, column);
+    for (; column < a.ld; column += kTransportLanes) tile<kProducts, T, kTile, 1>(a, first, count, column);
 }
 
-template <class T>
+template <class T, bool kProducts = false>
 void squares(const SquaresArgs<T>& a) {
     constexpr int kLarge = Lanes<T>::kTileRows, kSmall = kLarge < 4 ? kLarge : 4;
     int64_t i = a.begin;
-    for (; i + kLarge <= a.end; i += kLarge) row_tiles<T, kLarge>(a, i, kLarge);
-    for (; i < a.end; i += kSmall) row_tiles<T, kSmall>(a, i, a.end - i < kSmall ? a.end - i : kSmall);
+    for (; i + kLarge <= a.end; i += kLarge) row_tiles<kProducts, T, kLarge>(a, i, kLarge);
+    for (; i < a.end; i += kSmall) row_tiles<kProducts, T, kSmall>(a, i, a.end - i < kSmall ? a.end - i : kSmall);
+}
+
+void norms(const float* x, int64_t stride, int64_t n, int64_t d, float* out) {
+    for (int64_t i = 0; i < n; ++i) {
+        const float* row = x + i * stride;
+        Native sums[2] = {};
+        int64_t k = 0;
+        for (; k + 2 * kWidth <= d; k += 2 * kWidth)
+#pragma GCC unroll 2
+            for (int half = 0; half < 2; ++half) {
+                const Native value = load(row + k + half * kWidth);
+                sums[half] = multiply_add(value, value, sums[half]);
+            }
+        const Native sum = sums[0] + sums[1];
+        float total = 0;
+        for (int l = 0; l < kWidth; ++l) total += sum[l];
+        for (; k < d; ++k) total += row[k] * row[k];
+        out[i] = total;
+    }
 }
 
 template <class T>
@@ -278,7 +309,7 @@ Smallest relax(const float* c, const double* v, double shift, double* key, int64
     return minimum.result();
 }
 
-constexpr TransportTable kTable = {squares<float>, squares<double>, pack<float>,   pack<double>,
+constexpr TransportTable kTable = {squares<float>, squares<double>, squares<float, true>, norms, pack<float>, pack<double>,
                                    largest<float>, largest<double>, square<float>, square<double>,
                                    roots,          round_to,        smallest,      two_smallest,
                                    relax};

@@ -36,11 +36,20 @@ struct SquaresArgs {
     int64_t d;
     float* out;
     int64_t ld;
+    // ||x_i||^2 and ||y_j||^2 (padded), for `products` alone.
+    const float* x_norms = nullptr;
+    const float* y_norms = nullptr;
 };
+
+// `products` leaves costs below this share of the two norms to be computed from differences, and writes -1.
+constexpr float kCancelled = 0.125f;
 
 struct TransportTable {
     void (*squares_f32)(const SquaresArgs<float>&);
     void (*squares_f64)(const SquaresArgs<double>&);
+    // The same from ||x||^2 - 2 x.y + ||y||^2: one instruction a term instead of two, where little cancels.
+    void (*products_f32)(const SquaresArgs<float>&);
+    void (*norms_f32)(const float* x, int64_t stride, int64_t n, int64_t d, float* norms);
     // Rows of y to groups of 16 columns; the last group repeats the last row.
     void (*pack_f32)(const float* y, int64_t stride, int64_t m, int64_t d, float* packed);
     void (*pack_f64)(const double* y, int64_t stride, int64_t m, int64_t d, double* packed);

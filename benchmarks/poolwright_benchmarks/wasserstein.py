@@ -22,7 +22,7 @@ CHECKED = 200
 
 
 def cases(device: str, scale: float, steps: int) -> Iterator[Case]:
-    """Yield equal sizes, then unequal ones; `scale` multiplies the number of pairs. With many steps: growing sets, too."""
+    """Yield equal sizes, then unequal ones, then (many steps) growing ones; `scale` multiplies the number of pairs."""
     for equal in (True, False):
         sizes = ladder(PAIRS[device], scale, steps=min(2, steps), least=20)
         points = "10 to 300 points, " + ("sizes equal within a pair" if equal else "sizes unequal within a pair")

@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="draw time against size into this folder, an SVG a kernel; docs/images by default",
     )
-    parser.add_argument("--sweep", action="store_true", help="more sizes, for the plots")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--sweep", action="store_true", help="more sizes, for the plots")
+    sizes.add_argument("--largest", action="store_true", help="the largest size of each case alone")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the data lie (default cpu)")
     parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="multiply the sizes (default 1)")
     parser.add_argument(
@@ -71,7 +73,14 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="SECONDS",
         help="what all runs of one contender on one problem may take (default "
-        f"{CAP_SECONDS:.0f}): a slower one is run once and marked, or left out of that size and named",
+        f"{CAP_SECONDS:.0f}): a slower one is run once and marked",
+    )
+    parser.add_argument(
+        "--single",
+        type=float,
+        metavar="SECONDS",
+        help="what such a single run may take (default: half the cap): a contender that would take longer, by its "
+        "time on a smaller size, is left out of that size and named",
     )
     parser.add_argument(
         "--seconds",
@@ -107,15 +116,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = options.scale * (QUICK_SCALE if options.quick else 1)
     cap = options.cap or (QUICK_CAP if options.quick else CAP_SECONDS)
     seconds = options.seconds or (QUICK_SECONDS if options.quick else math.inf)
-    steps = 5 if options.sweep else 1 if options.quick else 2
-    limits = Limits(options.repeats, cap, started + seconds)
+    steps = 4 if options.sweep else 1 if options.quick or options.largest else 2
+    limits = Limits(options.repeats, cap, options.single or cap / 2, started + seconds)
 
     console = Console()
     if not console.is_terminal:
         console.width = 140
     facts = machine.facts()
     results.print_machine(console, facts)
-    report: dict[str, Any] = {"machine": facts, "limits": {"repeats": limits.repeats, "cap": cap}, "kernels": {}}
+    report: dict[str, Any] = {
+        "machine": facts,
+        "limits": {"repeats": limits.repeats, "cap": cap, "single": limits.single},
+        "kernels": {},
+    }
     written: list[Path] = []
     for name in [options.kernel] if options.kernel else KERNELS:
         records = report["kernels"][name] = []
@@ -149,7 +162,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--plot {options.plot} is a file: name a folder")
     if options.repeats < MINIMUM_REPEATS:
         parser.error(f"--repeats must be at least {MINIMUM_REPEATS}, not {options.repeats}")
-    for name in ("scale", "cap", "seconds"):
+    for name in ("scale", "cap", "single", "seconds"):
         value = getattr(options, name)
         if value is not None and not 0 < value < math.inf:
             parser.error(f"--{name} must be a positive number, not {value}")

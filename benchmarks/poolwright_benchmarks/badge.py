@@ -102,8 +102,7 @@ def problem(n: int, classes: int, d: int, k: int, device: str) -> Problem:
             return figures
         return figures | {"distances_evaluated": evaluated, "flops": 2.0 * (classes + d) * evaluated}
 
-    run_product, flops = product(classes + d, device)
-    return Problem(contenders, quality, run_product, flops)
+    return Problem(contenders, quality, *product(classes + d, device))
 
 
 def explicit_sklearn(factor: Tensor, features: Tensor, k: int, trials: int | None) -> np.ndarray:

@@ -101,6 +101,8 @@ class Case:
         size -> Problem.
     work : callable
         size -> the work of a contender, up to a factor.
+    pace : dict
+        Contender -> seconds per unit of work, as measured so far. Cases whose work has one unit may share it.
     """
 
     title: str
@@ -109,6 +111,7 @@ class Case:
     sizes: tuple[int, ...]
     build: Callable[[int], Problem]
     work: Callable[[int], float] = float
+    pace: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,15 +123,18 @@ class Limits:
     repeats : int
         Timed runs of each contender.
     cap : float
-        Seconds that the timed runs of one contender on one problem may take together. A contender whose runs
-        would take longer is run once and marked; one whose single run would, by its time on the size before, is
-        not run on this size.
+        Seconds that the timed runs of one contender on one problem may take together; a contender whose runs
+        would take longer is run once and marked.
+    single : float
+        Seconds that such a single run may take, judged by the time on the size before; a contender that would
+        take longer is not run on this size.
     deadline : float
         Of `time.monotonic`; nothing is begun that would end after it.
     """
 
     repeats: int = MINIMUM_REPEATS
     cap: float = CAP_SECONDS
+    single: float = CAP_SECONDS / 2
     deadline: float = float("inf")
 
 
@@ -169,9 +175,8 @@ def run_case(case: Case, limits: Limits, device: str, progress: Callable[[str], 
     if limits.repeats < MINIMUM_REPEATS:
         raise ValueError(f"repeats must be at least {MINIMUM_REPEATS}, not {limits.repeats}")
     rungs: list[dict[str, Any]] = []
-    speed: dict[str, float] = {}  # contender -> seconds per unit of work, on the largest size so far
     for size in case.sizes:
-        expected = {name: pace * case.work(size) for name, pace in speed.items()}
+        expected = {name: pace * case.work(size) for name, pace in case.pace.items()}
         if time.monotonic() >= limits.deadline:
             rungs.append({case.axis: size, "results": [], "not_measured": {"everything": "the time was used up"}})
             continue
@@ -188,7 +193,7 @@ def run_case(case: Case, limits: Limits, device: str, progress: Callable[[str], 
                 problem.close()
         rungs.append({case.axis: size, **rung})
         for row in rung["results"]:
-            speed[row["name"]] = row["median"] / case.work(size)
+            case.pace[row["name"]] = row["median"] / case.work(size)
         del problem
         gc.collect()
     return {"title": case.title, "settings": dict(case.settings), "axis": case.axis, "sizes": rungs}
@@ -218,8 +223,8 @@ def _measure(
         timing.quality = dict(problem.quality(result))
         del result
         timings.append(timing)
-        if first * limits.repeats > limits.cap >= 2 * first:
-            first = _timed(contender.run, device)[1]  # without imports and page faults
+        if contender.name not in expected and first * limits.repeats > limits.cap >= 2 * first:
+            first = _timed(contender.run, device)[1]  # the first run ever may have met cold caches and lazy imports
         if first * limits.repeats > limits.cap:
             timing.seconds, timing.single = [first], True
         else:
@@ -248,8 +253,8 @@ def _too_long(expected: float | None, limits: Limits) -> str:
         return "the time was used up"
     if expected is None:
         return ""
-    if expected > limits.cap:
-        return f"one run would take about {expected:.0f} s, above the cap of {limits.cap:.0f} s"
+    if expected > limits.single:
+        return f"one run would take about {expected:.0f} s, above the limit of {limits.single:.0f} s"
     if expected > left:
         return f"the time was used up: one run would take about {expected:.0f} s"
     return ""

@@ -76,8 +76,7 @@ def problem(n: int, d: int, k: int, device: str) -> Problem:
         centers = torch.as_tensor(centroids).to(device=x.device, dtype=torch.float32)
         return {"inertia": inertia(x, centers), "flops": 2.0 * n * d * k * ITERATIONS}
 
-    run_product, flops = product(d, device)
-    return Problem(contenders, quality, run_product, flops)
+    return Problem(contenders, quality, *product(d, device))
 
 
 def _faiss_lacks(device: str) -> str:

@@ -67,8 +67,7 @@ def problem(n: int, d: int, k: int, device: str) -> Problem:
             figures if evaluated is None else figures | {"distances_evaluated": evaluated, "flops": 2.0 * d * evaluated}
         )
 
-    run_product, flops = product(d, device)
-    return Problem(contenders, quality, run_product, flops)
+    return Problem(contenders, quality, *product(d, device))
 
 
 def clusters(n: int, d: int, device: str) -> Tensor:

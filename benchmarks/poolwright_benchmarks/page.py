@@ -30,7 +30,7 @@ How to read the tables:
 - *median s* and *min-max* are seconds of wall time; *x ours* is the median over that of the first row: above 1, ours is
   faster.
 - *one run*: five runs would have taken more than the cap, so that there is one. A contender that would take longer than
-  the cap in a single run is not measured on that size and is named below the table: look for it on a smaller size.
+  the limit of a single run is not measured on that size and is named below the table: look for it on a smaller size.
 - *MB* is the peak of the process beyond what it held before the run, from the first run. What other processes take (the
   pools of POT and scipy) is not in it.
 - *of sgemm* is the floating-point rate on the distances that were evaluated, as a share of what a matrix product of the

@@ -24,7 +24,7 @@ def ladder(
     scale : float
         Multiplies it.
     steps : int
-        How many sizes: each is twice the one before; with two steps, eight times.
+        How many sizes: each is four times the one before; of two, eight times.
     least : int
         No size is smaller.
     row_bytes : int
@@ -35,7 +35,7 @@ def ladder(
     largest = max(least, int(top * scale))
     if row_bytes:
         largest = max(least, min(largest, device_bytes(device) // 8 * (6 if device == "cuda" else 1) // row_bytes))
-    factor = 8 if steps == 2 else 2
+    factor = 8 if steps == 2 else 4
     return tuple(sorted({max(least, largest // factor**step) for step in range(steps)}))
 
 

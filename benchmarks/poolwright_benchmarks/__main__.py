@@ -27,7 +27,7 @@ KERNELS = {
     "bures": "bures",
 }
 QUICK_SCALE, QUICK_CAP, QUICK_SECONDS = 0.05, 2.0, 100.0
-CHOSEN_FOR_YOU = Path()  # what an option with an optional path holds when the path is left out
+CHOSEN_FOR_YOU = ""  # what an option with an optional path holds when the path is left out
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,7 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records.append(record)
             results.print_case(console, record)
             if options.json is not None:
-                path = results.save(report, options.json, name, options.device)
+                given = None if options.json == CHOSEN_FOR_YOU else options.json
+                path = results.save(report, given, name, options.device)
                 written += [path] if path not in written else []
         if options.plot is not None:
             folder = results.image_folder() if options.plot == CHOSEN_FOR_YOU else options.plot

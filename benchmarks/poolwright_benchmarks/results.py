@@ -41,9 +41,9 @@ def stem(facts: dict[str, Any], kernel: str, device: str) -> str:
     return f"{kernel}-{device}-{machine.tag(facts, device)}"
 
 
-def save(report: dict[str, Any], path: Path, kernel: str, device: str) -> Path:
-    """Write the report and return its path; an empty `path` stands for a file of this kernel alone."""
-    if path == Path():
+def save(report: dict[str, Any], path: Path | None, kernel: str, device: str) -> Path:
+    """Write the report and return its path; None stands for a file of this kernel alone."""
+    if path is None:
         path = result_folder() / f"{stem(report['machine'], kernel, device)}.json"
         report = report | {"kernels": {kernel: report["kernels"][kernel]}}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -135,6 +135,7 @@ private:
         else if (code == dlpack::kBfloat && bits == 16) dtype_ = DType::bf16;
         else if (code == dlpack::kUInt && bits == 8) dtype_ = DType::u8;
         else if (code == dlpack::kInt && bits == 64) dtype_ = DType::i64;
+        else if (code == dlpack::kFloat && bits == 64) dtype_ = DType::f64;
         else dtype_ = DType::other;
     }
 

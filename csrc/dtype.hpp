@@ -6,7 +6,7 @@
 namespace poolwright {
 
 // The three floating types come first: kernels index their tables with them.
-enum class DType : int { f32 = 0, f16 = 1, bf16 = 2, u8, i64, other };
+enum class DType : int { f32 = 0, f16 = 1, bf16 = 2, u8, i64, f64, other };
 constexpr int kFloatingTypes = 3;
 
 inline const char* dtype_name(DType dtype) {
@@ -16,6 +16,7 @@ inline const char* dtype_name(DType dtype) {
         case DType::bf16: return "bfloat16";
         case DType::u8: return "uint8";
         case DType::i64: return "int64";
+        case DType::f64: return "float64";
         default: return "another type";
     }
 }

@@ -30,6 +30,7 @@ PYBIND11_MODULE(_native, module) {
         "cpu_level", [](const std::string& name) { return poolwright::level_name(poolwright::resolve_level(name)); },
         py::arg("name") = "", "The CPU level in force: `name`, or POOLWRIGHT_CPU_LEVEL, or the highest.");
     poolwright::register_k_center(module);
+    poolwright::register_transport(module);
 #if defined(POOLWRIGHT_WITH_CUDA)
     poolwright::register_k_center_cuda(module);
 #endif

@@ -7,5 +7,6 @@ backend to. Importing this package imports neither torch nor numpy, and never co
 
 from poolwright.kernels._native_build import build_info
 from poolwright.kernels.k_center import KCenterResult, k_center
+from poolwright.kernels.wasserstein import WassersteinResult, wasserstein
 
-__all__ = ["KCenterResult", "build_info", "k_center"]
+__all__ = ["KCenterResult", "WassersteinResult", "build_info", "k_center", "wasserstein"]

@@ -1,0 +1,471 @@
+#include "transport.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "half.hpp"
+#include "transport_solvers.hpp"
+
+namespace poolwright {
+
+namespace {
+
+// The largest coordinate (in powers of two) whose squared differences are summed as they are; other sets are scaled.
+constexpr int kPlainExponent = 20;
+constexpr int kCostBits = 48;
+
+const TransportTable& level_table(CpuLevel level) {
+#if defined(POOLWRIGHT_X86_LEVELS)
+    if (level == CpuLevel::avx2) return kTransportAvx2;
+    if (level == CpuLevel::avx512) return kTransportAvx512;
+#else
+    (void)level;
+#endif
+    return kTransportBase;
+}
+
+template <class T>
+struct Ops;
+template <>
+struct Ops<float> {
+    static constexpr DType kDType = DType::f32;
+    static constexpr auto kSquares = &TransportTable::squares_f32;
+    static constexpr auto kPack = &TransportTable::pack_f32;
+    static constexpr auto kLargest = &TransportTable::largest_f32;
+    static constexpr auto kSquare = &TransportTable::square_f32;
+};
+template <>
+struct Ops<double> {
+    static constexpr DType kDType = DType::f64;
+    static constexpr auto kSquares = &TransportTable::squares_f64;
+    static constexpr auto kPack = &TransportTable::pack_f64;
+    static constexpr auto kLargest = &TransportTable::largest_f64;
+    static constexpr auto kSquare = &TransportTable::square_f64;
+};
+
+template <class T>
+T element(const Matrix& x, int64_t at) {
+    switch (x.dtype) {
+        case DType::f16: return half_to_float(static_cast<const uint16_t*>(x.data)[at]);
+        case DType::bf16: return bfloat_to_float(static_cast<const uint16_t*>(x.data)[at]);
+        case DType::f64: return static_cast<T>(static_cast<const double*>(x.data)[at]);
+        default: return static_cast<const float*>(x.data)[at];
+    }
+}
+
+// The points of a set that weigh something, as rows of T.
+template <class T>
+struct Rows {
+    const T* data;
+    int64_t stride;
+    int64_t count;
+    const T* row(int64_t i) const { return data + i * stride; }
+};
+
+int64_t count_positive(const PointSet& set) {
+    if (set.weights == nullptr) return set.points.n;
+    return std::count_if(set.weights, set.weights + set.points.n, [](double w) { return w > 0; });
+}
+
+template <class T>
+Rows<T> read_rows(const PointSet& set, int64_t count, Arena& arena) {
+    const Matrix& x = set.points;
+    T* copy = arena.take<T>(count * x.d);
+    if (x.dtype == Ops<T>::kDType && x.col_stride == 1 && count == x.n)
+        return {static_cast<const T*>(x.data), x.row_stride, count};
+    T* out = copy;
+    for (int64_t i = 0; i < x.n; ++i) {
+        if (set.weights != nullptr && !(set.weights[i] > 0)) continue;
+        for (int64_t k = 0; k < x.d; ++k) *out++ = element<T>(x, i * x.row_stride + k * x.col_stride);
+    }
+    return {copy, x.d, count};
+}
+
+template <class T>
+void scale_rows(Rows<T>& rows, int64_t d, T factor, T* copy) {
+    for (int64_t i = 0; i < rows.count; ++i)
+        for (int64_t k = 0; k < d; ++k) copy[i * d + k] = rows.row(i)[k] * factor;
+    rows.data = copy;
+    rows.stride = d;
+}
+
+bool is_uniform(const PointSet& set) {
+    if (set.weights == nullptr) return true;
+    double one = 0;
+    for (int64_t i = 0; i < set.points.n; ++i) {
+        if (!(set.weights[i] > 0)) continue;
+        if (one == 0) one = set.weights[i];
+        if (set.weights[i] != one) return false;
+    }
+    return true;
+}
+
+double total_weight(const PointSet& set) {
+    if (set.weights == nullptr) return static_cast<double>(set.points.n);
+    return std::accumulate(set.weights, set.weights + set.points.n, 0.0);
+}
+
+// Weights as integers, at least 1 each, that sum to `total` exactly; what rounding leaves goes to the largest.
+void integer_weights(const PointSet& set, int64_t total, int64_t* out) {
+    const double scale = static_cast<double>(total) / total_weight(set);
+    int64_t count = 0, sum = 0, largest = 0;
+    for (int64_t i = 0; i < set.points.n; ++i) {
+        const double weight = set.weights == nullptr ? 1.0 : set.weights[i];
+        if (!(weight > 0)) continue;
+        out[count] = std::max<int64_t>(1, std::llround(weight * scale));
+        sum += out[count];
+        if (out[count] > out[largest]) largest = count;
+        ++count;
+    }
+    out[largest] += total - sum;
+}
+
+// Supply and demand of the transportation problem, perturbed so that no basis is degenerate (A. Orden, "The
+// transhipment problem", Management Science 2 (1956)): each row supplies one unit more, the last column demands them
+// all; a unit is under 2^-49 of the weight of a point of average weight. Returns the sum.
+int64_t perturbed_weights(const PointSets& pair, int64_t n, int64_t m, int64_t* supply) {
+    int64_t unit = 1;
+    while (unit <= n + m) unit *= 2;
+    const int64_t total = (int64_t{1} << 60) / unit;
+    integer_weights(pair.x, total, supply);
+    integer_weights(pair.y, total, supply + n);
+    for (int64_t i = 0; i < n; ++i) supply[i] = supply[i] * unit + 1;
+    for (int64_t j = n; j < n + m; ++j) supply[j] *= unit;
+    supply[n + m - 1] += n;
+    return total * unit + n;
+}
+
+// W_p on the line: the quantiles of the two sets, coupled in order.
+double line_distance(const PointSets& pair, double p) {
+    struct Point {
+        double at;
+        double weight;
+    };
+    std::vector<Point> sorted[2];
+    for (int side = 0; side < 2; ++side) {
+        const PointSet& set = side == 0 ? pair.x : pair.y;
+        const double total = total_weight(set);
+        sorted[side].reserve(static_cast<size_t>(set.points.n));
+        for (int64_t i = 0; i < set.points.n; ++i) {
+            const double weight = set.weights == nullptr ? 1.0 : set.weights[i];
+            if (!(weight > 0)) continue;
+            const double at = element<double>(set.points, i * set.points.row_stride);
+            if (!std::isfinite(at)) throw std::invalid_argument(side == 0 ? "x" : "y");
+            sorted[side].push_back({at, weight / total});
+        }
+        std::sort(sorted[side].begin(), sorted[side].end(), [](const Point& a, const Point& b) { return a.at < b.at; });
+    }
+    std::vector<Point>&x = sorted[0], &y = sorted[1];
+    const double unit = std::max(std::abs(x.front().at - y.back().at), std::abs(x.back().at - y.front().at));
+    if (unit == 0) return 0;
+    const bool matched = x.size() == y.size() && is_uniform(pair.x) && is_uniform(pair.y);
+    double cost = 0;
+    for (size_t i = 0, j = 0; i < x.size() && j < y.size();) {
+        // Equal shares of equal sizes pair up one to one, whatever their fractions round to.
+        const double amount = matched ? x[i].weight : std::min(x[i].weight, y[j].weight);
+        cost += amount * std::pow(std::abs(x[i].at - y[j].at) / unit, p);
+        x[i].weight -= amount;
+        y[j].weight -= amount;
+        const bool x_done = matched || x[i].weight <= 0, y_done = matched || y[j].weight <= 0;
+        i += x_done;
+        j += y_done;
+    }
+    return unit * std::pow(cost, 1 / p);
+}
+
+// One pair in T. `team` threads share the cost matrix.
+template <class T>
+class PairSolver {
+public:
+    PairSolver(const PointSets& pair, double p, const TransportTable& table, int team, char* block,
+               const Interrupt& interrupt)
+        : pair_(pair), p_(p), table_(table), team_(team), arena_(block), interrupt_(interrupt) {}
+
+    double solve() {
+        d_ = pair_.x.points.d;
+        x_ = read(pair_.x, "x");
+        y_ = read(pair_.y, "y");
+        if (!scale_to_plain()) return 0;
+        const int64_t n = x_.count, m = y_.count;
+        Costs costs{nullptr, n, m, padded_lanes(m)};
+        if (n > 1 && m > 1) {
+            costs.data = make_costs(costs.ld);
+            if (unit_ == 0) return 0;
+        }
+        if (n == m && is_uniform(pair_.x) && is_uniform(pair_.y)) return match(costs);
+        return transport(costs);
+    }
+
+private:
+    struct Side {
+        Rows<T> rows;
+        T* copy;
+    };
+
+    Rows<T> read(const PointSet& set, const char* name) {
+        Arena before = arena_;
+        const int64_t count = count_positive(set);
+        const Rows<T> rows = read_rows<T>(set, count, arena_);
+        copies_[name[0] == 'y'] = before.take<T>(count * d_);
+        const double largest = (table_.*Ops<T>::kLargest)(rows.data, rows.stride, rows.count, d_);
+        if (!std::isfinite(largest)) throw std::invalid_argument(name);
+        largest_ = std::max(largest_, largest);
+        return rows;
+    }
+
+    // Bring coordinates whose squares could overflow or vanish near 1, by a power of two; false where all are 0.
+    bool scale_to_plain() {
+        if (largest_ == 0) return false;
+        const int exponent = std::ilogb(largest_);
+        if (std::abs(exponent) <= kPlainExponent) return true;
+        // In two steps, since 2^-exponent itself may not be a number.
+        for (const int step : {exponent / 2, exponent - exponent / 2}) {
+            const T factor = static_cast<T>(std::ldexp(1.0, -step));
+            scale_rows(x_, d_, factor, copies_[0]);
+            scale_rows(y_, d_, factor, copies_[1]);
+        }
+        scale_ = std::ldexp(1.0, exponent / 2);
+        scale_rest_ = std::ldexp(1.0, exponent - exponent / 2);
+        return true;
+    }
+
+    const float* make_costs(int64_t ld) {
+        const int64_t n = x_.count, m = y_.count;
+        T* packed = arena_.take<T>(ld * d_);
+        float* costs = arena_.take<float>(n * ld);
+        (table_.*Ops<T>::kPack)(y_.data, y_.stride, m, d_, packed);
+        const auto squares = table_.*Ops<T>::kSquares;
+        constexpr int64_t kShare = 24;  // rows, a multiple of every level's tile
+        const int64_t shares = (n + kShare - 1) / kShare;
+#if defined(_OPENMP)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team_) if (team_ > 1)
+#endif
+        for (int64_t s = 0; s < shares; ++s)
+            squares({x_.data, x_.stride, s * kShare, std::min(n, (s + 1) * kShare), packed, d_, costs, ld});
+        float largest = static_cast<float>(table_.largest_f32(costs, ld, n, m));
+        unit_ = std::sqrt(static_cast<double>(largest));
+        if (unit_ == 0) return costs;
+        if (p_ == 1) {
+            table_.roots(costs, n * ld);
+            largest = std::sqrt(largest);
+        } else if (p_ != 2) {
+            for (int64_t at = 0; at < n * ld; ++at)
+                costs[at] = static_cast<float>(std::pow(static_cast<double>(costs[at]) / largest, p_ / 2));
+            largest = 1;
+        }
+        // Multiples of 2^-48 of the power of two above the largest: see round() for the limit.
+        table_.round(costs, n * ld, std::ldexp(1.0f, std::ilogb(largest) + 1 - kCostBits + 23));
+        for (int64_t i = 0; i < n; ++i)
+            std::fill(costs + i * ld + m, costs + (i + 1) * ld, std::numeric_limits<float>::infinity());
+        return costs;
+    }
+
+    double match(const Costs& costs) {
+        AssignmentSpace space(arena_, costs.n);
+        if (costs.n == 1) space.column_of[0] = 0;
+        else solve_assignment(costs, table_, space, interrupt_);
+        for (int64_t i = 0; i < costs.n; ++i) add(i, space.column_of[i], 1.0);
+        return distance(static_cast<double>(costs.n));
+    }
+
+    double transport(const Costs& costs) {
+        const int64_t n = costs.n, m = costs.m;
+        SimplexSpace space(arena_, n, m);
+        const int64_t total = perturbed_weights(pair_, n, m, space.supply);
+        if (n == 1 || m == 1) {
+            for (int64_t k = 0; k < std::max(n, m); ++k)
+                add(n == 1 ? 0 : k, n == 1 ? k : 0, static_cast<double>(n == 1 ? space.supply[1 + k] : space.supply[k]));
+            return distance(static_cast<double>(total));
+        }
+        solve_transportation(costs, table_, space, interrupt_);
+        for (int64_t a = 0; a < n + m - 1; ++a)
+            add(space.flows[a].row, space.flows[a].column, static_cast<double>(space.flows[a].amount));
+        return distance(static_cast<double>(total));
+    }
+
+    // `amount` from x_i to y_j, at its cost from the points themselves.
+    void add(int64_t i, int64_t j, double amount) {
+        const double squared = (table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_);
+        if (p_ == 2) cost_ += amount * squared;
+        else if (p_ == 1) cost_ += amount * std::sqrt(squared);
+        else cost_ += amount * std::pow(std::sqrt(squared) / power_unit(), p_);
+    }
+    // Powers are taken of distances relative to the largest: they cannot overflow.
+    double power_unit() const { return unit_ > 0 ? unit_ : 1; }
+    double distance(double total) const {
+        const double mean = cost_ / total;
+        double root = mean;
+        if (p_ == 2) root = std::sqrt(mean);
+        else if (p_ != 1) root = power_unit() * std::pow(mean, 1 / p_);
+        return root * scale_ * scale_rest_;
+    }
+
+    const PointSets& pair_;
+    const double p_;
+    const TransportTable& table_;
+    const int team_;
+    Arena arena_;
+    const Interrupt& interrupt_;
+    int64_t d_ = 0;
+    Rows<T> x_{}, y_{};
+    T* copies_[2] = {};
+    double largest_ = 0;  // coordinate
+    double scale_ = 1, scale_rest_ = 1;
+    double unit_ = 0;  // largest distance
+    double cost_ = 0;
+};
+
+template <class T>
+int64_t solver_bytes(int64_t n, int64_t m, int64_t d, bool weighted) {
+    Arena arena;
+    arena.take<T>(n * d);
+    arena.take<T>(m * d);
+    arena.take<T>(padded_lanes(m) * d);
+    arena.take<float>(n * padded_lanes(m));
+    if (n == m) {
+        Arena other = arena;
+        AssignmentSpace(arena, n);
+        if (!weighted) return arena.used();
+        SimplexSpace(other, n, m);
+        return std::max(arena.used(), other.used());
+    }
+    SimplexSpace(arena, n, m);
+    if (weighted) AssignmentSpace(arena, std::min(n, m));
+    return arena.used();
+}
+
+bool is_wide(const PointSets& pair) {
+    return pair.x.points.dtype == DType::f64 || pair.y.points.dtype == DType::f64;
+}
+
+int64_t pair_bytes(const PointSets& pair) {
+    const bool weighted = pair.x.weights != nullptr || pair.y.weights != nullptr;
+    return transport_bytes(pair.x.points.n, pair.y.points.n, pair.x.points.d, weighted, is_wide(pair));
+}
+
+struct AlignedDelete {
+    void operator()(char* block) const { ::operator delete(block, std::align_val_t(Arena::kAlignment)); }
+};
+
+// One thread's workspace, which grows to the largest of its pairs.
+class Block {
+public:
+    char* at_least(int64_t bytes) {
+        if (bytes > size_) {
+            memory_.reset();
+            memory_.reset(static_cast<char*>(
+                ::operator new(static_cast<size_t>(bytes), std::align_val_t(Arena::kAlignment))));
+            size_ = bytes;
+        }
+        return memory_.get();
+    }
+
+private:
+    std::unique_ptr<char, AlignedDelete> memory_;
+    int64_t size_ = 0;
+};
+
+// The first exception of any thread; the others stop at their next check.
+class Failure {
+public:
+    void set(std::exception_ptr error) {
+#if defined(_OPENMP)
+#pragma omp critical(poolwright_transport_failure)
+#endif
+        if (!error_) error_ = error;
+        stop.store(true, std::memory_order_relaxed);
+    }
+    void rethrow() const {
+        if (error_) std::rethrow_exception(error_);
+    }
+    std::atomic<bool> stop{false};
+
+private:
+    std::exception_ptr error_;
+};
+
+double solve_pair(const PointSets& pair, double p, const TransportTable& table, int team, Block& block,
+                  const Interrupt& interrupt) {
+    interrupt.check();
+    try {
+        if (pair.x.points.d == 1) return line_distance(pair, p);
+        char* memory = block.at_least(pair_bytes(pair));
+        if (is_wide(pair)) return PairSolver<double>(pair, p, table, team, memory, interrupt).solve();
+        return PairSolver<float>(pair, p, table, team, memory, interrupt).solve();
+    } catch (const std::invalid_argument& side) {
+        throw std::invalid_argument("pair " + std::to_string(pair.number) + ": " + side.what() +
+                                    " holds NaN or infinity: drop or fill those points, or give them weight 0");
+    }
+}
+
+}  // namespace
+
+int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool weighted, bool wide) {
+    if (d == 1) return (n + m) * 2 * static_cast<int64_t>(sizeof(double));
+    return wide ? solver_bytes<double>(n, m, d, weighted) : solver_bytes<float>(n, m, d, weighted);
+}
+
+void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, int threads, int64_t limit,
+               double* distances, const std::function<void()>& poll) {
+    const TransportTable& table = level_table(level);
+    const int64_t count = static_cast<int64_t>(pairs.size());
+    std::vector<int64_t> order(pairs.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::vector<double> work(pairs.size());
+    int64_t largest = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        const Matrix &x = pairs[i].x.points, &y = pairs[i].y.points;
+        work[i] = static_cast<double>(x.n) * static_cast<double>(y.n) * static_cast<double>(x.d + x.n + y.n);
+        const int64_t bytes = pair_bytes(pairs[i]);
+        if (bytes > limit)
+            throw std::invalid_argument("memory_limit = " + std::to_string(limit) + " bytes is too little for pair " +
+                                        std::to_string(pairs[i].number) + " (" + std::to_string(x.n) + " and " + std::to_string(y.n) +
+                                        " points): exact needs " + std::to_string(bytes) +
+                                        "; raise it or use method=\"sinkhorn\"");
+        largest = std::max(largest, bytes);
+    }
+    std::stable_sort(order.begin(), order.end(), [&work](int64_t a, int64_t b) { return work[a] > work[b]; });
+    const int64_t fitting = std::max<int64_t>(1, limit / std::max<int64_t>(1, largest));
+    const int team = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>({threads, count, fitting})));
+    Failure failure;
+    if (team == 1) {
+        const Interrupt interrupt(poll, failure.stop, true);
+        Block block;
+        for (const int64_t i : order)
+            distances[i] = solve_pair(pairs[i], p, table, count == 1 ? threads : 1, block, interrupt);
+        return;
+    }
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(team)
+    {
+        const Interrupt interrupt(poll, failure.stop, omp_get_thread_num() == 0);
+        Block block;
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t k = 0; k < count; ++k) {
+            if (failure.stop.load(std::memory_order_relaxed)) continue;
+            const int64_t i = order[k];
+            try {
+                distances[i] = solve_pair(pairs[i], p, table, 1, block, interrupt);
+            } catch (const Stopped&) {
+                continue;
+            } catch (...) {
+                failure.set(std::current_exception());
+            }
+        }
+    }
+#endif
+    failure.rethrow();
+}
+
+}  // namespace poolwright

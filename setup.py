@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent
 WAY_OUT = "Set POOLWRIGHT_NO_EXT=1 to install without the native kernels (they then run on torch, slower)."
 DEFAULT_ARCHS = ("80", "90")
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-CPU_LEVELS = {"base": [], **({"avx2": ["-mavx2", "-mf16c"], "avx512": ["-mavx512f"]} if X86 else {})}
+CPU_LEVELS = {"base": [], **({"avx2": ["-mavx2", "-mf16c", "-mfma"], "avx512": ["-mavx512f"]} if X86 else {})}
 # Every level, thread count and batch must give the same bits: no contraction into FMA, no fast-math, and
 # these last, so that no CXXFLAGS of the caller undoes them.
 STRICT = ["-ffp-contract=off", "-fno-fast-math"]

@@ -31,6 +31,7 @@ PYBIND11_MODULE(_native, module) {
         py::arg("name") = "", "The CPU level in force: `name`, or POOLWRIGHT_CPU_LEVEL, or the highest.");
     poolwright::register_k_center(module);
     poolwright::register_transport(module);
+    poolwright::register_seeding(module);
 #if defined(POOLWRIGHT_WITH_CUDA)
     poolwright::register_k_center_cuda(module);
 #endif

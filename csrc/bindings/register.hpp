@@ -14,6 +14,7 @@ inline Matrix as_matrix(const ArrayView& view) {
 
 void register_k_center(pybind11::module_& module);
 void register_transport(pybind11::module_& module);
+void register_seeding(pybind11::module_& module);
 #if defined(POOLWRIGHT_WITH_CUDA)
 void register_k_center_cuda(pybind11::module_& module);
 #endif

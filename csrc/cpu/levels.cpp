@@ -12,7 +12,8 @@ bool runs_here(CpuLevel level) {
 #if defined(POOLWRIGHT_X86_LEVELS)
     switch (level) {
         case CpuLevel::base: return true;
-        case CpuLevel::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+        case CpuLevel::avx2:
+            return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
         case CpuLevel::avx512: return __builtin_cpu_supports("avx512f");
     }
     return false;

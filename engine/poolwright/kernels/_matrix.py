@@ -54,7 +54,11 @@ class Matrix:
         """Yield ``(first row, block)`` in order."""
         for start in range(0, self.n, self.block_rows):
             stop = min(start + self.block_rows, self.n)
-            yield start, self._read(slice(start, stop)) if self.dense is None else self.dense[start:stop]
+            yield start, self.block(slice(start, stop))
+
+    def block(self, rows: slice) -> Tensor:
+        """Return neighboring rows in their own type, shared where that is possible."""
+        return self._read(rows) if self.dense is None else self.dense[rows]
 
     def gathered(self, ids: Tensor) -> Matrix:
         """Return the rows ``ids`` as a matrix in memory, read block by block."""
@@ -89,7 +93,9 @@ def default_memory_limit(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
 
 
-def open_matrix(x: Any, *, unit_rows: bool, memory_limit: int | None, workspace: int) -> tuple[Matrix, int]:
+def open_matrix(
+    x: Any, *, unit_rows: bool, memory_limit: int | None, workspace: int, name: str = "x"
+) -> tuple[Matrix, int]:
     """Read x in place where possible, from a float32 copy where that fits, else in blocks.
 
     Parameters
@@ -104,6 +110,8 @@ def open_matrix(x: Any, *, unit_rows: bool, memory_limit: int | None, workspace:
         Bytes that may be allocated beside x; None: `default_memory_limit`.
     workspace : int
         Bytes per row that the caller itself will allocate.
+    name : str
+        What messages call x.
 
     Returns
     -------
@@ -118,13 +126,15 @@ def open_matrix(x: Any, *, unit_rows: bool, memory_limit: int | None, workspace:
     """
     import torch
 
-    source = _source(x)
+    source = _source(x, name)
     if len(source.shape) != 2:
-        hint = "; a vector of n numbers is x[:, None]" if len(source.shape) == 1 else ""
-        raise ValueError(f"x must be a matrix (n, d), not an array of shape {source.shape}{hint}")
+        hint = f"; a vector of n numbers is {name}[:, None]" if len(source.shape) == 1 else ""
+        raise ValueError(f"{name} must be a matrix (n, d), not an array of shape {source.shape}{hint}")
     if source.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        name = str(source.dtype).removeprefix("torch.")
-        raise TypeError(f"x must be float32, float16, bfloat16 or float64, not {name}: convert it to float32 first")
+        found = str(source.dtype).removeprefix("torch.")
+        raise TypeError(
+            f"{name} must be float32, float16, bfloat16 or float64, not {found}: convert it to float32 first"
+        )
     n, d = source.shape
     limit = default_memory_limit(source.device) if memory_limit is None else memory_limit
     # A block may exist four times: as it is read, in float32, in float64 for the norms, and as differences.
@@ -162,25 +172,25 @@ def open_matrix(x: Any, *, unit_rows: bool, memory_limit: int | None, workspace:
     return matrix, spare
 
 
-def _source(x: Any) -> _Source:
+def _source(x: Any, name: str) -> _Source:
     import numpy as np
     import torch
 
     if isinstance(x, torch.Tensor):
         if x.layout != torch.strided:
-            raise TypeError(f"x must be a dense tensor, not {x.layout}")
+            raise TypeError(f"{name} must be a dense tensor, not {x.layout}")
         tensor = x.detach()
         return _Source(tuple(x.shape), x.dtype, x.device, False, tensor, tensor.__getitem__)
     if hasattr(x, "blocks") and hasattr(x, "shape"):
         sample = x[slice(0, 0)]
         return _Source(tuple(x.shape), sample.dtype, sample.device, False, None, lambda rows: x[rows].detach())
     if not hasattr(x, "shape"):
-        raise TypeError(f"x must be a numpy array, a torch tensor or Rows, not {type(x).__name__}")
+        raise TypeError(f"{name} must be a numpy array, a torch tensor or Rows, not {type(x).__name__}")
     array = np.asarray(x)
     dtypes = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
     if array.dtype.name not in dtypes:
         raise TypeError(
-            f"x must be float32, float16 or float64 (bfloat16 as a torch tensor), not {array.dtype.name}: "
+            f"{name} must be float32, float16 or float64 (bfloat16 as a torch tensor), not {array.dtype.name}: "
             "convert it to float32 first"
         )
     dtype, cpu = dtypes[array.dtype.name], torch.device("cpu")
@@ -213,7 +223,7 @@ def _share(array: Any) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
 
 
-def check_finite(matrix: Matrix, taking_part: Tensor) -> None:
+def check_finite(matrix: Matrix, taking_part: Tensor, name: str = "x") -> None:
     """Check that the rows that take part are finite and that their squared distances fit in float32.
 
     Parameters
@@ -222,6 +232,8 @@ def check_finite(matrix: Matrix, taking_part: Tensor) -> None:
         (n, d).
     taking_part : Tensor
         (n,) bool, on the CPU: rows that are not are not looked at.
+    name : str
+        What messages call the matrix.
 
     Raises
     ------
@@ -242,9 +254,9 @@ def check_finite(matrix: Matrix, taking_part: Tensor) -> None:
     if all(max(abs(float(v)) for v in torch.aminmax(block)) < largest for _, block in matrix.blocks()):
         return
     for message, is_bad in (
-        ("rows of x with NaN or infinity (as float32)", lambda block: ~torch.isfinite(block)),
+        (f"rows of {name} with NaN or infinity (as float32)", lambda block: ~torch.isfinite(block)),
         (
-            f"rows of x with values above {largest:.2g}, whose squared distances overflow",
+            f"rows of {name} with values above {largest:.2g}, whose squared distances overflow",
             lambda b: b.abs() >= largest,
         ),
     ):

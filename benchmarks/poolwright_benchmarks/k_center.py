@@ -114,28 +114,27 @@ def _quality(x: torch.Tensor, k: int) -> Callable[[Any], dict[str, Any]]:
 
 
 def own_eager(x: torch.Tensor, k: int) -> torch.Tensor:
-    """Our own kernel that reads the whole pool once per pick: what laziness gains."""
+    """Our own kernels reading the whole pool once per pick: what laziness gains."""
     import torch
 
     from poolwright.kernels import _native
 
-    n, d = x.shape
-    nearest = torch.full((n,), torch.inf, dtype=torch.float32, device=x.device)
-    eligible = torch.ones(n, dtype=torch.uint8, device=x.device)
-    eligible[0] = 0
-    center = x[:1].to(torch.float32).contiguous()
+    nearest = torch.full((len(x),), torch.inf, dtype=torch.float32, device=x.device)
+    eligible = torch.ones(len(x), dtype=torch.uint8, device=x.device)
     indices = torch.empty(k, dtype=torch.int64, device=x.device)
-    squared = torch.empty(k, dtype=torch.float32, device=x.device)
-    if x.is_cuda:
-        stream = torch.cuda.current_stream(x.device).cuda_stream
-        keys = torch.zeros(k, dtype=torch.int64, device=x.device)
-        _native.cuda_k_center_fold(x, center, nearest, eligible, None, stream=stream)
-        _native.cuda_k_center_eager(x, nearest, eligible, keys, indices, squared, first=-1, stream=stream)
-    else:
-        threads = torch.get_num_threads()
-        _native.k_center_fold(x, center, nearest, eligible, threads=threads)
-        scratch = torch.empty(d, dtype=torch.float32)
-        _native.k_center_eager(x, nearest, eligible, scratch, indices, squared, first=-1, threads=threads)
+    index = torch.zeros(1, dtype=torch.int64, device=x.device)
+    key, value = torch.empty_like(index), torch.empty(1, dtype=torch.float32, device=x.device)
+    for i in range(k):
+        eligible.index_fill_(0, index, 0)
+        center = x.index_select(0, index).to(torch.float32)
+        if x.is_cuda:  # nothing here waits for the device
+            stream = torch.cuda.current_stream(x.device).cuda_stream
+            key.zero_()
+            _native.cuda_k_center_fold(x, center, nearest, eligible, key, stream=stream)
+            _native.cuda_k_center_decode(key, index, value, stream=stream)
+        else:
+            index[0] = _native.k_center_fold(x, center, nearest, eligible, threads=torch.get_num_threads())[0]
+        indices[i : i + 1] = index
     return indices
 
 

@@ -11,14 +11,27 @@ import sys
 import time
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from poolwright import kernels
 from poolwright_benchmarks import __main__ as command
-from poolwright_benchmarks import bures, harness, k_center, kmeans_plus_plus, machine, outcomes, page, results, sizes
-from poolwright_benchmarks import wasserstein as wasserstein_benchmark
+from poolwright_benchmarks import (
+    badge,
+    bures,
+    harness,
+    k_center,
+    kmeans,
+    kmeans_plus_plus,
+    machine,
+    outcomes,
+    page,
+    results,
+    sizes,
+    wasserstein,
+)
 from poolwright_benchmarks.harness import Case, Contender, Limits, Problem, run_case
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,12 +47,17 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def no_collection(monkeypatch) -> None:
+    """Collecting garbage before each run takes a tenth of a second in a process as large as that of the tests."""
+    monkeypatch.setattr(harness.gc, "collect", lambda: 0)
+
+
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(harness.time, "perf_counter", made)
     monkeypatch.setattr(harness.time, "monotonic", made)
-    monkeypatch.setattr(harness.gc, "collect", lambda: 0)  # takes a tenth of a second in a large process
     return made
 
 
@@ -230,8 +248,6 @@ def test_the_radius_and_the_potential_are_those_of_plain_loops():
 
 
 def test_the_potential_of_factors_is_that_of_the_explicit_array():
-    from poolwright_benchmarks import badge
-
     q, h = sizes.normal_rows(90, 4, "cpu"), sizes.normal_rows(90, 6, "cpu", seed=1)
     explicit = torch.einsum("ni,nj->nij", q, h).flatten(1)
     picks = torch.tensor([3, 44])
@@ -251,7 +267,7 @@ def test_peers_that_batch_get_every_pair_once_and_in_its_place():
     xs = [torch.full((n, 2), float(i)) for i, n in enumerate([3, 5, 3, 5, 3])]
     ys = [x + 10 for x in xs]
     seen = {}
-    for ids, x, y in wasserstein_benchmark.by_shape(xs, ys, limit=18):
+    for ids, x, y in wasserstein.by_shape(xs, ys, limit=18):
         assert len(ids) <= 2
         seen |= {i: (a, b) for i, a, b in zip(ids, x, y, strict=True)}
     assert sorted(seen) == list(range(5))
@@ -269,27 +285,55 @@ def test_the_loops_that_stand_for_peers_pick_what_ours_picks(step):
 # -- every kernel ------------------------------------------------------------------------------------------------
 
 
+SMALL = {
+    "k-center": lambda: k_center.problem(200, 8, 5, "float32", "cpu"),
+    "kmeans": lambda: kmeans.problem(600, 8, 4, "cpu"),
+    "kmeans-plus-plus": lambda: kmeans_plus_plus.problem(300, 8, 5, "cpu"),
+    "badge": lambda: badge.problem(60, 5, 4, 6, "cpu"),
+    "wasserstein, equal sizes": lambda: wasserstein.problem([10, 20, 10], [10, 20, 10], "cpu"),
+    "wasserstein, unequal sizes": lambda: wasserstein.problem([10, 20, 10], [30, 10, 10], "cpu"),
+    "bures, n < d": lambda: bures.problem(6, 10, "cpu"),
+    "bures, n > d": lambda: bures.problem(40, 4, "cpu"),
+}
+GOOD = {
+    "radius": lambda value, ours: value == pytest.approx(ours, rel=1e-6),
+    "potential": lambda value, ours: value < 3 * ours,
+    "inertia": lambda value, ours: value < 1.5 * ours,
+    "largest_relative_error": lambda value, ours: ours < 1e-5 and (value is None or value < 0.05),
+}
+"""Figure -> whether a contender's is what one expects beside ours."""
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_kernel_is_measured_beside_its_peers_which_compute_the_same(name):
+    case = Case(name, {}, "n", (1,), lambda size: SMALL[name]())
+    rung = measured(case, cap=1e6, single=1e6)["sizes"][0]
+    assert not [reason for reason in rung["not_measured"].values() if reason.startswith("failed")]
+    rows = {row["name"]: row for row in rung["results"]}
+    assert rung["ours"] in rows or not kernels.build_info()["native"]
+    assert len({*rows, *rung["not_measured"]}) >= 3
+    for row in rows.values():
+        assert len(row["seconds"]) == 5
+        for figure, good in GOOD.items():
+            if figure in row["quality"] and rung["ours"] in rows:
+                assert good(row["quality"][figure], rows[rung["ours"]]["quality"][figure]), (row["name"], figure)
+    if name.startswith("bures") and rung["ours"] in rows:
+        assert rows[rung["ours"]]["quality"]["not_a_number"] == 0
+
+
 @pytest.mark.parametrize("name", command.KERNELS)
-def test_a_kernel_is_measured_beside_its_peers(name, tmp_path, capsys):
-    path = tmp_path / "out.json"
-    arguments = [name, "--scale", "0.002", "--largest", "--cap", "1", "--seconds", "30", "--json", str(path)]
-    assert command.main(arguments) == 0
-    report = json.loads(path.read_text())
-    cases = report["kernels"][name]
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_sizes_grow_and_end_with_that_of_the_table(name, steps):
+    module = importlib.import_module(f"poolwright_benchmarks.{command.KERNELS[name]}")
+    cases = list(module.cases("cpu", 1.0, steps))
     assert cases
     for case in cases:
-        for rung in case["sizes"]:
-            told = {*names(rung), *rung["not_measured"]}
-            assert rung["ours"] in told
-            assert len(told) >= 3
-            for reason in rung["not_measured"].values():
-                assert not reason.startswith("failed"), reason
-            for row in rung["results"]:
-                assert row["seconds"]
-                assert row["quality"]
-    out = capsys.readouterr().out
-    assert "contender" in out
-    assert str(path) in out
+        assert list(case.sizes) == sorted(set(case.sizes))
+        assert [case.work(size) for size in case.sizes] == sorted(case.work(size) for size in case.sizes)
+    if name == "k-center":
+        (case,) = cases
+        assert (case.sizes[-1], case.settings["d"], case.settings["k"]) == (200_000, 256, 1000)
+        assert len(case.sizes) == steps
 
 
 # -- the command line --------------------------------------------------------------------------------------------
@@ -343,6 +387,41 @@ def test_every_option_is_documented():
             assert f"`{option}" in section
     for kernel in command.KERNELS:
         assert f"`{kernel}`" in section
+
+
+@pytest.fixture
+def toy(clock, monkeypatch) -> str:
+    """A kernel of the command line whose runs take no time."""
+    fake = Fake(clock, **{"poolwright toy": 1, "peer": 20})
+    module = ModuleType("poolwright_benchmarks.toy")
+    module.cases = lambda device, scale, steps: iter([fake.case(*range(1, steps + 1))])
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(command.KERNELS, "toy", "toy")
+    return "toy"
+
+
+def test_the_command_prints_tables_and_writes_what_was_asked_for(toy, tmp_path, capsys):
+    path, folder = tmp_path / "deep" / "out.json", tmp_path / "plots"
+    assert command.main([toy, "--cap", "50", "--json", str(path), "--plot", str(folder)]) == 0
+    shown = capsys.readouterr()
+    assert "one run" in shown.out
+    assert "not measured: peer: one run would take about 40 s" in shown.out
+    assert "fake, n = 2: poolwright toy" in shown.err
+    report = json.loads(path.read_text())
+    assert report["limits"] == {"repeats": 5, "cap": 50, "single": 25}
+    assert report["machine"]["kernels"]["native"] == kernels.build_info()["native"]
+    (plot,) = folder.iterdir()
+    assert plot.name == f"toy-cpu-{machine.tag(machine.facts(), 'cpu')}.svg"
+    assert str(path) in shown.out
+    assert str(plot) in shown.out
+
+
+@pytest.mark.parametrize(("option", "rungs"), [("--largest", 1), ("--quick", 1), ("--repeats=6", 2), ("--sweep", 4)])
+def test_options_choose_how_many_sizes_are_measured(toy, option, rungs, tmp_path):
+    path = tmp_path / "out.json"
+    assert command.main([toy, option, "--cap", "1000", "--json", str(path)]) == 0
+    (record,) = json.loads(path.read_text())["kernels"][toy]
+    assert len(record["sizes"]) == rungs
 
 
 def test_without_a_path_a_file_is_named_by_kernel_and_machine_alone(tmp_path, monkeypatch):

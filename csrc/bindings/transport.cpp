@@ -70,7 +70,7 @@ void transport_exact(const py::sequence& xs, const py::object& x_spans, const py
     const ArrayView distances(distances_array, "distances", true);
     distances.expect_dims(1).expect_size(0, x.count()).expect_dtype(DType::f64).expect_contiguous().expect_cpu();
     if (y.count() != x.count()) throw py::value_error("x and y must have as many spans");
-    if (!(p >= 1) || p > 1e6) throw py::value_error("p must be from 1 to 1e6");
+    if (!(p >= 1) || p > 32) throw py::value_error("p must be from 1 to 32");
     std::vector<PointSets> pairs;
     pairs.reserve(static_cast<size_t>(x.count()));
     for (int64_t i = 0; i < x.count(); ++i) {
@@ -89,7 +89,7 @@ void transport_exact(const py::sequence& xs, const py::object& x_spans, const py
 
 void register_transport(py::module_& module) {
     module.def("transport_bytes", &transport_bytes, py::arg("n"), py::arg("m"), py::arg("d"), py::kw_only(),
-               py::arg("weighted") = true, py::arg("wide") = false,
+               py::arg("wide") = false,
                "Bytes of workspace of one thread for a pair of n and m points; wide: one of them is float64.");
     module.def("transport_exact", &transport_exact, py::arg("xs"), py::arg("x_spans"), py::arg("ys"),
                py::arg("y_spans"), py::arg("distances"), py::kw_only(), py::arg("x_weights") = py::none(),

@@ -272,9 +272,10 @@ private:
     }
 
     double match(const Costs& costs) {
-        AssignmentSpace space(arena_, costs.n);
+        Arena arena = arena_;
+        AssignmentSpace space(arena, costs.n);
         if (costs.n == 1) space.column_of[0] = 0;
-        else solve_assignment(costs, table_, space, interrupt_);
+        else if (!solve_assignment(costs, table_, space, interrupt_)) return transport(costs);
         for (int64_t i = 0; i < costs.n; ++i) add(i, space.column_of[i], 1.0);
         return distance(static_cast<double>(costs.n));
     }
@@ -284,6 +285,9 @@ private:
         SimplexSpace space(arena_, n, m);
         const int64_t total = perturbed_weights(pair_, n, m, space.supply);
         if (n == 1 || m == 1) {
+            for (int64_t i = 0; i < n; ++i)
+                for (int64_t j = 0; j < m; ++j)
+                    unit_ = std::max(unit_, std::sqrt((table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_)));
             for (int64_t k = 0; k < std::max(n, m); ++k)
                 add(n == 1 ? 0 : k, n == 1 ? k : 0, static_cast<double>(n == 1 ? space.supply[1 + k] : space.supply[k]));
             return distance(static_cast<double>(total));
@@ -327,22 +331,16 @@ private:
 };
 
 template <class T>
-int64_t solver_bytes(int64_t n, int64_t m, int64_t d, bool weighted) {
+int64_t solver_bytes(int64_t n, int64_t m, int64_t d) {
     Arena arena;
     arena.take<T>(n * d);
     arena.take<T>(m * d);
     arena.take<T>(padded_lanes(m) * d);
     arena.take<float>(n * padded_lanes(m));
-    if (n == m) {
-        Arena other = arena;
-        AssignmentSpace(arena, n);
-        if (!weighted) return arena.used();
-        SimplexSpace(other, n, m);
-        return std::max(arena.used(), other.used());
-    }
+    Arena other = arena;
     SimplexSpace(arena, n, m);
-    if (weighted) AssignmentSpace(arena, std::min(n, m));
-    return arena.used();
+    AssignmentSpace(other, std::min(n, m));
+    return std::max(arena.used(), other.used());
 }
 
 bool is_wide(const PointSets& pair) {
@@ -350,8 +348,7 @@ bool is_wide(const PointSets& pair) {
 }
 
 int64_t pair_bytes(const PointSets& pair) {
-    const bool weighted = pair.x.weights != nullptr || pair.y.weights != nullptr;
-    return transport_bytes(pair.x.points.n, pair.y.points.n, pair.x.points.d, weighted, is_wide(pair));
+    return transport_bytes(pair.x.points.n, pair.y.points.n, pair.x.points.d, is_wide(pair));
 }
 
 struct AlignedDelete {
@@ -411,9 +408,9 @@ double solve_pair(const PointSets& pair, double p, const TransportTable& table, 
 
 }  // namespace
 
-int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool weighted, bool wide) {
+int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool wide) {
     if (d == 1) return (n + m) * 2 * static_cast<int64_t>(sizeof(double));
-    return wide ? solver_bytes<double>(n, m, d, weighted) : solver_bytes<float>(n, m, d, weighted);
+    return wide ? solver_bytes<double>(n, m, d) : solver_bytes<float>(n, m, d);
 }
 
 void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, int threads, int64_t limit,

@@ -1,12 +1,12 @@
 // Exact optimal transport on the CPU between many pairs of weighted point sets.
 //
-// A pair of equal sizes and uniform weights is an assignment problem (shortest augmenting paths); any other is a
-// transportation problem (network simplex); in one dimension sorting solves both.
+// A pair of equal sizes and uniform weights is an assignment problem (shortest augmenting paths, unless those prove
+// long); any other is a transportation problem (network simplex); in one dimension sorting solves both.
 //
 // Exactness. Costs are computed in difference form in float32 (float64 if a set is float64, then rounded), and rounded
 // once more to multiples of 2^-48 of the largest. Sums and differences of such numbers are exact in float64 as long as
 // they stay below 32 times the largest, so that potentials carry no rounding error, ties are ties, and the plan is
-// optimal for the rounded costs. The distance is then summed in float64 over that plan from the points themselves.
+// optimal for the rounded costs; distances below 2^(-48 / p) of the largest count as 0 in its choice. The distance is then summed in float64 over that plan from the points themselves.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ struct PointSets {
 };
 
 // Bytes of workspace that one thread needs for a pair: its cost matrix, and what is linear in n, m and d.
-int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool weighted, bool wide);
+int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool wide);
 
 // distances[i] = W_p of pair i. At most `limit` bytes of workspace: fewer threads than asked for if it is tight;
 // std::invalid_argument, which names the pair, where not even one fits, or where a point is not finite.

@@ -12,21 +12,26 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+// In few dimensions nearly every path can run through nearly every row. By then the network simplex method, whose
+// work grows more slowly, would have ended.
+constexpr int64_t kSearchesPerRow = 20;
+
 class Assignment {
 public:
     Assignment(const Costs& costs, const TransportTable& table, const AssignmentSpace& space,
                const Interrupt& interrupt)
         : c_(costs), table_(table), s_(space), interrupt_(interrupt) {}
 
-    void solve() {
+    bool solve() {
         reduce_columns();
         transfer_reduction();
         for (int pass = 0; pass < 2 && free_ > 0; ++pass) reduce_rows();
         std::copy(s_.v, s_.v + c_.ld, s_.open);
         for (int64_t f = 0; f < free_; ++f) {
             interrupt_.check();
-            augment(s_.free_rows[f]);
+            if (!augment(s_.free_rows[f])) return false;
         }
+        return true;
     }
 
 private:
@@ -91,11 +96,13 @@ private:
     }
 
     // Dijkstra over the columns from row `source` to the nearest free one; then shift potentials and flip the path.
-    void augment(int64_t source) {
+    // False once the searches have read too many rows.
+    bool augment(int64_t source) {
         std::fill(s_.key, s_.key + c_.ld, kInfinity);
         int64_t row = source, settled = 0, end = -1;
         double shift = 0, distance = 0;
         for (;;) {
+            if (--searches_ < 0) return false;
             const Smallest nearest = table_.relax(c_.row(row), s_.open, shift, s_.key, s_.from, row, c_.ld);
             distance = nearest.value;
             end = nearest.at;
@@ -117,6 +124,7 @@ private:
             s_.row_of[j] = i;
             std::swap(s_.column_of[i], j);
         }
+        return true;
     }
 
     const Costs& c_;
@@ -124,6 +132,7 @@ private:
     const AssignmentSpace& s_;
     const Interrupt& interrupt_;
     int64_t free_ = 0;
+    int64_t searches_ = kSearchesPerRow * c_.n;
 };
 
 }  // namespace
@@ -134,9 +143,9 @@ AssignmentSpace::AssignmentSpace(Arena& arena, int64_t n) {
     for (int64_t** array : {&from, &reached, &column_of, &row_of, &free_rows}) *array = arena.take<int64_t>(columns);
 }
 
-void solve_assignment(const Costs& costs, const TransportTable& table, const AssignmentSpace& space,
+bool solve_assignment(const Costs& costs, const TransportTable& table, const AssignmentSpace& space,
                       const Interrupt& interrupt) {
-    Assignment(costs, table, space, interrupt).solve();
+    return Assignment(costs, table, space, interrupt).solve();
 }
 
 }  // namespace poolwright

@@ -17,11 +17,17 @@ inline Native root(Native a) {
     return a;
 }
 inline Mask less(Wide a, Wide b) { return a < b; }
+inline Mask equal(Index a, Index b) { return a == b; }
 inline Wide choose(Mask mask, Wide yes, Wide no) {
     return reinterpret_cast<Wide>((reinterpret_cast<Index>(yes) & mask) | (reinterpret_cast<Index>(no) & ~mask));
 }
 inline Index choose(Mask mask, Index yes, Index no) { return (yes & mask) | (no & ~mask); }
 inline Wide widen(const float* at) { return Wide{at[0], at[1]}; }
+inline double least_lane(Wide a) { return a[0] < a[1] ? a[0] : a[1]; }
+inline int64_t lowest_lane(Index a, Index b) {
+    const int64_t low = a[0] < b[0] ? a[0] : b[0], high = a[1] < b[1] ? a[1] : b[1];
+    return low < high ? low : high;
+}
 }  // namespace
 }  // namespace poolwright
 

@@ -6,8 +6,10 @@
 //   Native                a vector of kWidth floats; multiply_add(a, b, c) -> a * b + c;
 //                         root(Native), correctly rounded
 //   Wide, Index           vectors of kWide doubles and of as many int64; multiply_add likewise
-//   Mask                  the outcome of less(Wide, Wide); choose(Mask, yes, no) for Wide and Index
+//   Mask                  the outcome of less(Wide, Wide) and equal(Index, Index); choose(Mask, yes, no) for Wide and
+//                         Index
 //   widen(const float*)   kWide floats as doubles
+//   least_lane(Wide), lowest_lane(Index, Index)   the smallest of all lanes
 //
 // Everything is in an anonymous namespace and nothing of the C++ library is used: a shared inline function compiled
 // here with wide instructions could be the copy the linker keeps, and then crash on an older processor.
@@ -189,8 +191,15 @@ inline Index first_columns() {
     return columns;
 }
 
-inline void take_smaller(Smallest& best, double value, int64_t at) {
-    if (value < best.value || (value == best.value && at < best.at)) best = Smallest{value, at};
+inline Index broadcast_index(int64_t value) { return value - Index{}; }
+
+constexpr int64_t kLast = INT64_MAX;
+
+// The smallest lane; of equal ones that with the lowest index.
+inline Smallest lowest(Wide value, Index at) {
+    const double least = least_lane(value);
+    const Index tied = choose(less(broadcast(least), value), broadcast_index(kLast), at);
+    return Smallest{least, lowest_lane(tied, tied)};
 }
 
 // Running minima in two chains, so that one comparison need not wait for the last.
@@ -212,10 +221,13 @@ struct Minimum {
         column[half] += 2 * kWide;
     }
     inline Smallest result() const {
-        Smallest best{value[0][0], at[0][0]};
-        for (int half = 0; half < 2; ++half)
-            for (int l = 0; l < kWide; ++l) take_smaller(best, value[half][l], at[half][l]);
-        return best;
+        const Mask lower = less(value[1], value[0]);
+        const double least = least_lane(choose(lower, value[1], value[0]));
+        // Of equal values the one with the lowest index, whichever chain and lane holds it.
+        const Index none = broadcast_index(kLast);
+        const Index first = choose(less(broadcast(least), value[0]), none, at[0]);
+        const Index second = choose(less(broadcast(least), value[1]), none, at[1]);
+        return Smallest{least, lowest_lane(first, second)};
     }
 };
 
@@ -239,23 +251,12 @@ TwoSmallest two_smallest(const float* c, const double* v, int64_t count) {
         first_at = choose(lowest, column, first_at);
         column += kWide;
     }
-    TwoSmallest result{{kInfinity, -1}, {kInfinity, -1}};
-    const auto take = [&result](double value, int64_t at) {
-        if (value == kInfinity) return;
-        const Smallest found{value, at};
-        const auto before = [](const Smallest& a, const Smallest& b) {
-            return a.value < b.value || (a.value == b.value && a.at < b.at);
-        };
-        if (before(found, result.first)) {
-            result.second = result.first;
-            result.first = found;
-        } else if (before(found, result.second)) {
-            result.second = found;
-        }
-    };
-    for (int l = 0; l < kWide; ++l) take(first[l], first_at[l]);
-    for (int l = 0; l < kWide; ++l) take(second[l], second_at[l]);
-    return result;
+    const Smallest best = lowest(first, first_at);
+    // In the lane of the best its second counts, in the others their first.
+    const Mask winner = equal(first_at, broadcast_index(best.at));
+    Smallest other = lowest(choose(winner, second, first), choose(winner, second_at, first_at));
+    if (other.value == kInfinity) other.at = -1;
+    return TwoSmallest{best, other};
 }
 
 Smallest relax(const float* c, const double* v, double shift, double* key, int64_t* from, int64_t row, int64_t count) {

@@ -49,7 +49,8 @@ private:
     double* v() const { return s_.potential + c_.n; }
     bool is_row(int64_t node) const { return node < c_.n; }
 
-    // A feasible tree: each row ships to its best columns that still demand something, at prices which are the cost of
+    // A feasible tree: each row ships to its best columns that still demand something, rows with the most to lose
+    // from their second choice first (W. Vogel's rule, evaluated once), at prices which are the cost of
     // each column's cheapest row.
     void start() {
         std::fill(s_.open, s_.open + c_.ld, 0.0);
@@ -59,6 +60,14 @@ private:
         int64_t* demand = s_.supply + c_.n;
         int64_t count = 0;
         for (int64_t i = 0; i < c_.n; ++i) {
+            const TwoSmallest two = table_.two_smallest(c_.row(i), s_.open, c_.ld);
+            s_.potential[i] = two.second.at >= 0 ? two.second.value - two.first.value : 0;
+            s_.depth[i] = i;
+        }
+        std::stable_sort(s_.depth, s_.depth + c_.n,
+                         [this](int64_t a, int64_t b) { return s_.potential[a] > s_.potential[b]; });
+        for (int64_t k = 0; k < c_.n; ++k) {
+            const int64_t i = s_.depth[k];
             for (;;) {
                 const int64_t j = table_.smallest(c_.row(i), s_.open, c_.ld).at;
                 const int64_t amount = std::min(s_.supply[i], demand[j]);

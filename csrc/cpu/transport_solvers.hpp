@@ -75,8 +75,8 @@ struct AssignmentSpace {
     int64_t* free_rows;
 };
 
-// An optimal assignment of an n x n matrix, in space.column_of.
-void solve_assignment(const Costs& costs, const TransportTable& table, const AssignmentSpace& space,
+// An optimal assignment of an n x n matrix, in space.column_of; false where solve_transportation will be quicker.
+bool solve_assignment(const Costs& costs, const TransportTable& table, const AssignmentSpace& space,
                       const Interrupt& interrupt);
 
 struct SimplexSpace {

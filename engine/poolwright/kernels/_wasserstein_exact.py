@@ -63,7 +63,7 @@ def exact_peers(x: Side, y: Side, p: float, memory_limit: int, *, pot_only: bool
     with_pot = np.full(len(x), True) if pot_only else needs_pot(x, y)
     if with_pot.any() and pot_missing():
         raise RuntimeError(
-            f"pair {x.spans[int(np.argmax(with_pot)), 3]} has unequal sizes or weights, which without the native kernels "
+            f"pair {x.spans[int(np.argmax(with_pot)), 3]} has unequal sizes or weights, which without native kernels "
             f'is left to POT, and {pot_missing()}; or use method="sinkhorn"'
         )
     distances = np.empty(len(x))
@@ -129,7 +129,6 @@ def pair_bytes(x: Side, y: Side, pairs: Any) -> int:
             len(points_x),
             len(points_y),
             points_x.shape[1],
-            weighted=x.weights is not None or y.weights is not None,
             wide=torch.float64 in (points_x.dtype, points_y.dtype),
         )
         largest = max(largest, need)

@@ -202,21 +202,30 @@ class Cycle:
             f"or read cycle.rows({name!r})"
         )
 
-    def rows(self, what: str) -> Rows:
-        """Return a matrix of the unlabeled samples that is read in blocks and never copied whole.
+    def rows(self, what: str, ids: Tensor | None = None) -> Rows:
+        """Return a matrix that is read in blocks and never copied whole.
 
         Parameters
         ----------
         what : {"embeddings", "probabilities", "logits", "features"}
             ``features`` are the data set's own, which need no learner.
+        ids : Tensor, optional
+            int64; the unlabeled by default.
         """
         self._require(what, f"cycle.rows({what!r})")
         if what == "features":
             features = self._state.dataset.features
             if features is None:
                 raise PoolError(f"plugin {self._plugin!r} needs features, but the data set has none of its own")
-            return features.take(self._state.unlabeled)
-        return Rows(self._state.output(what), memory_limit=self._state.memory_limit)
+            return features.take(self._state.unlabeled if ids is None else self._ids(ids))
+        limit = self._state.memory_limit
+        if what in self._state.given:
+            return Rows(
+                self._state.given[what], self._state.unlabeled if ids is None else self._ids(ids), memory_limit=limit
+            )
+        if ids is None:
+            return Rows(self._state.output(what), memory_limit=limit)
+        return Rows(self._state.compute([what], self._ids(ids))[what], memory_limit=limit)
 
     def inputs(self, ids: Tensor | None = None, batch_size: int = 256) -> Iterator[Tensor]:
         """Yield prepared inputs of ``ids`` (the unlabeled by default) in batches. Needs ``inputs``."""

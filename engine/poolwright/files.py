@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -16,14 +16,14 @@ IDS_SUFFIXES = (".csv", ".txt", ".npy")
 
 
 def read_matrix(path: Path) -> np.ndarray[Any, Any]:
-    """Return a matrix from a .npy file.
+    """Return a matrix from a .npy file, mapped into memory: it may be larger. What is written stays in this process.
 
     Raises
     ------
     ConfigError
         It is missing, damaged, no .npy file, or not two-dimensional.
     """
-    array = _read_npy(path)
+    array = _read_npy(path, mmap_mode="c")
     if array.ndim != 2:
         raise ConfigError(f"{path} holds an array of shape {array.shape}: a matrix (n, d) is needed")
     return array
@@ -87,11 +87,11 @@ def write_ids(path: Path, ids: np.ndarray[Any, Any]) -> None:
         raise StoreError(f"cannot write {path}: {error}") from error
 
 
-def _read_npy(path: Path) -> np.ndarray[Any, Any]:
+def _read_npy(path: Path, mmap_mode: Literal["c"] | None = None) -> np.ndarray[Any, Any]:
     if path.suffix != ".npy":
         raise ConfigError(f"{path}: only .npy files are read so far; save the array with numpy.save")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}") from None
     except (OSError, ValueError, EOFError) as error:

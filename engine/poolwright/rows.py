@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -110,8 +111,54 @@ class Rows:
         index = ids if self._index is None else self._index[ids]
         return Rows(self._source, index, memory_limit=self.memory_limit)
 
+    @staticmethod
+    def concat(*parts: Rows) -> Rows:
+        """Return the rows of ``parts``, which are alike in all but their number, one after the other, uncopied."""
+        return _Concatenated(parts)
+
     def __repr__(self) -> str:
         return f"Rows(shape={self.shape}, dtype={self.dtype})"
+
+
+class _Concatenated(Rows):
+    """Rows of several sources."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        if not parts or any((part.shape[1:], part.dtype) != (parts[0].shape[1:], parts[0].dtype) for part in parts):
+            raise ValueError(f"only rows of one shape and type can be concatenated, not {list(parts)}")
+        self._parts = parts
+        self._starts = [0, *accumulate(len(part) for part in parts)]
+        self.memory_limit = parts[0].memory_limit
+        self.shape, self.dtype = (self._starts[-1], *parts[0].shape[1:]), parts[0].dtype
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                spans = zip(self._starts, self._parts, strict=False)
+                return torch.cat([part[max(0, start - at) : max(0, stop - at)] for at, part in spans])
+            rows = torch.arange(start, stop, step)
+        owner = torch.searchsorted(torch.tensor(self._starts[1:]), rows, right=True)
+        pieces = [part[rows[owner == i] - self._starts[i]] for i, part in enumerate(self._parts)]
+        # Row j of the answer is where the rows of one owner, put one after the other, have it.
+        order = owner.argsort(stable=True)
+        found = torch.cat(pieces)
+        return torch.empty_like(found).index_copy_(0, order.to(found.device), found)
+
+    def take(self, ids: Tensor) -> Rows:
+        return _Taken(self, ids)
+
+
+class _Taken(_Concatenated):
+    """Some rows of a concatenation."""
+
+    def __init__(self, base: Rows, ids: Tensor) -> None:
+        self._base, self._ids = base, ids
+        self.memory_limit = base.memory_limit
+        self.shape, self.dtype = (len(ids), *base.shape[1:]), base.dtype
+
+    def __getitem__(self, rows: slice | Tensor) -> Tensor:
+        return self._base[self._ids[rows]]
 
 
 def _tensor(array: np.ndarray[Any, Any]) -> Tensor:

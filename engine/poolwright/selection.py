@@ -41,7 +41,8 @@ def select(
     Parameters
     ----------
     features : array or Tensor
-        Floating point ``(n, d)``: an embedding of every sample; the strategy sees it as ``embeddings``.
+        Floating point ``(n, d)``: an embedding of every sample; the strategy sees it as ``embeddings``. float32 is
+        read where it lies, a writable memory map (``mmap_mode="c"``) too; other types are converted, in a copy.
     k : int
         How many ids to select.
     strategy : str or class
@@ -147,7 +148,7 @@ def _needs(part: Part, catalog: Catalog) -> frozenset[str]:
 
 
 def _matrix(array: Any, what: str, rows: int | None = None) -> Tensor:
-    tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.ascontiguousarray(array))
+    tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(_shareable(np.asarray(array)))
     if tensor.ndim != 2 or not (tensor.is_floating_point() or tensor.dtype == torch.uint8):
         raise ConfigError(f"{what} must be a floating point matrix (n, d), not {tensor.dtype} {tuple(tensor.shape)}")
     if rows is not None and len(tensor) != rows:
@@ -155,6 +156,13 @@ def _matrix(array: Any, what: str, rows: int | None = None) -> Tensor:
     tensor = tensor.float()
     check_finite(tensor, what)
     return tensor
+
+
+def _shareable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the array itself, wherever it lies, if torch can read it there, else a copy."""
+    return (
+        array if array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0 else array.copy()
+    )
 
 
 def _probabilities(p: Tensor) -> Tensor:

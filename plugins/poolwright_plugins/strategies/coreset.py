@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Cycle, hookimpl, kernels
+from poolwright import ConfigError, Cycle, Rows, hookimpl, kernels
 
 Metric = Literal["euclidean", "cosine"]
 
@@ -19,8 +19,8 @@ class CoreSet:
     samples, and asked ones whose answer is still open, are centers from the start. Where there is none yet,
     the first pick is drawn at random. Ties go to the lowest id.
 
-    Memory: one copy of the embeddings of labeled and unlabeled samples, ``n x d`` float32; no distance
-    matrix.
+    Memory: 12 bytes a sample; embeddings are read where they lie, or copied once (``n x d`` float32) where
+    half of ``memory_limit`` has room for that; no distance matrix. Time: at most O(n d (labeled + budget)).
 
     Source: Sener and Savarese, *Active Learning for Convolutional Neural Networks: A Core-Set Approach*, ICLR
     2018, algorithm 1 (k-center greedy).
@@ -46,14 +46,19 @@ class CoreSet:
         if budget == 0:
             return unlabeled[:0]
         centers = torch.cat([cycle.pool.labeled, cycle.pool.asked])
-        x = cycle.embeddings()
+        x = cycle.rows("embeddings")
         first = None
         if len(centers):
-            x = torch.cat([cycle.embeddings(centers), x])
+            x = Rows.concat(cycle.rows("embeddings", centers), x)
         else:
             first = int(torch.randint(len(unlabeled), (1,), generator=cycle.generator))
         offset = len(centers)
         picked = kernels.k_center(
-            x, budget, labeled=torch.arange(offset) if offset else None, first=first, metric=self.metric
-        )[0]
+            x,
+            budget,
+            labeled=torch.arange(offset) if offset else None,
+            first=first,
+            metric=self.metric,
+            memory_limit=x.memory_limit,
+        ).indices
         return unlabeled[torch.as_tensor(picked).cpu() - offset]

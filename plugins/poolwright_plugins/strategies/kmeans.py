@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Cycle, hookimpl
+from poolwright import ConfigError, Cycle, Rows, hookimpl, kernels
 
 BLOCK_BYTES = 2**26
 
 
-def nearest_to_centroids(x: Tensor, centroids: Tensor, assignment: Tensor) -> Tensor:
+def nearest_to_centroids(x: Tensor | Rows, centroids: Tensor, assignment: Tensor) -> Tensor:
     """Return for each cluster that is not empty the row of its member nearest to its centroid.
 
     Parameters
     ----------
-    x : Tensor
+    x : Tensor or Rows
         Float ``(n, d)``.
     centroids : Tensor
         Float ``(k, d)``.
@@ -33,14 +31,14 @@ def nearest_to_centroids(x: Tensor, centroids: Tensor, assignment: Tensor) -> Te
     step = max(1, BLOCK_BYTES // (8 * x.shape[1]))
     distance = torch.cat(
         [
-            (rows.double() - centroids[clusters].double()).square().sum(1)
-            for rows, clusters in zip(x.split(step), assignment.split(step), strict=True)
+            (x[start : start + step].double() - centroids[assignment[start : start + step]].double()).square().sum(1)
+            for start in range(0, len(assignment), step)
         ]
     )
     by_distance = distance.sort(stable=True).indices
     order = by_distance[assignment[by_distance].sort(stable=True).indices]
     clusters = assignment[order]
-    leads = torch.ones(len(order), dtype=torch.bool)
+    leads = torch.ones(len(order), dtype=torch.bool, device=order.device)
     leads[1:] = clusters[1:] != clusters[:-1]
     return order[leads]
 
@@ -51,11 +49,12 @@ class KMeans:
     Where embeddings coincide there are fewer clusters than labels; the rest of the batch is then drawn at
     random.
 
-    Memory: ``n x d`` float32 and scikit-learn's blocks of 256 x ``budget`` distances.
+    Memory: 64 bytes a sample; embeddings are read in blocks, or copied once (``n x d`` float32) where half of
+    ``memory_limit`` has room for that. Time: O(n d budget) an iteration.
 
     Source: Bodo, Minier and Csato, *Active Learning with Clustering*, JMLR W&CP 16, 2011; as the baseline
-    "K-means" of Zhan et al., *A Comparative Survey of Deep Active Learning*, 2022. Clustering is
-    scikit-learn's: k-means++ seeding (Arthur and Vassilvitskii 2007) and Lloyd's iterations.
+    "K-means" of Zhan et al., *A Comparative Survey of Deep Active Learning*, 2022. k-means++
+    seeding (Arthur and Vassilvitskii 2007) and Lloyd's iterations are :func:`poolwright.kernels.kmeans`.
 
     Parameters
     ----------
@@ -76,7 +75,9 @@ class KMeans:
         unlabeled = cycle.pool.unlabeled
         if budget <= 0 or len(unlabeled) <= budget:
             return unlabeled[: max(0, budget)]
-        rows = self._one_a_cluster(cycle.embeddings().cpu(), budget, cycle.generator)
+        x = cycle.rows("embeddings")
+        found = kernels.kmeans(x, budget, seed=cycle.generator, iterations=self.max_iter, memory_limit=x.memory_limit)
+        rows = nearest_to_centroids(x, found.centroids, found.labels).cpu()
         if len(rows) < budget:
             rest = torch.ones(len(unlabeled), dtype=torch.bool)
             rest[rows] = False
@@ -84,15 +85,3 @@ class KMeans:
             drawn = torch.randperm(len(spare), generator=cycle.generator)[: budget - len(rows)]
             rows = torch.cat([rows, spare[drawn]])
         return unlabeled[rows]
-
-    def _one_a_cluster(self, x: Tensor, k: int, generator: torch.Generator) -> Tensor:
-        from sklearn.cluster import KMeans as Lloyd
-        from sklearn.exceptions import ConvergenceWarning
-
-        seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-        with warnings.catch_warnings():
-            # Fewer distinct points than clusters: dealt with by the caller.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            fitted = Lloyd(k, n_init=1, max_iter=self.max_iter, random_state=seed).fit(x.numpy())
-        centroids = torch.from_numpy(fitted.cluster_centers_)
-        return nearest_to_centroids(x, centroids, torch.from_numpy(fitted.labels_).long())

@@ -424,6 +424,17 @@ def test_options_choose_how_many_sizes_are_measured(toy, option, rungs, tmp_path
     assert len(record["sizes"]) == rungs
 
 
+def test_kernels_share_the_time_that_is_given(toy, clock, monkeypatch, tmp_path):
+    path = tmp_path / "out.json"
+    monkeypatch.setattr(command, "KERNELS", {"toy": "toy", "again": "toy"})
+    assert command.main(["--seconds", "60", "--largest", "--cap", "1000", "--single", "30", "--json", str(path)]) == 0
+    first, second = (records[0]["sizes"][0] for records in json.loads(path.read_text())["kernels"].values())
+    # Half a minute for the first: a run of each and a round; the second has what is left.
+    assert [len(row["seconds"]) for row in first["results"]] == [1, 1]
+    assert "peer" not in names(second) or len(second["results"][1]["seconds"]) < 5
+    assert clock.now < 100 + 60 + 2 * 21
+
+
 def test_without_a_path_a_file_is_named_by_kernel_and_machine_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(results, "result_folder", lambda: tmp_path)
     facts = machine.facts()

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -86,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=float,
         metavar="SECONDS",
-        help="begin nothing that would end later than this; what did not fit is named (no limit by default)",
+        help="begin nothing that would end later than this; kernels share the time, and what did not fit is named (no "
+        "limit by default)",
     )
     parser.add_argument(
         "--quick",
@@ -117,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cap = options.cap or (QUICK_CAP if options.quick else CAP_SECONDS)
     seconds = options.seconds or (QUICK_SECONDS if options.quick else math.inf)
     steps = 4 if options.sweep else 1 if options.quick or options.largest else 2
-    limits = Limits(options.repeats, cap, options.single or cap / 2, started + seconds)
+    limits = Limits(options.repeats, cap, options.single or cap / 2)
 
     console = Console()
     if not console.is_terminal:
@@ -130,7 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "kernels": {},
     }
     written: list[Path] = []
-    for name in [options.kernel] if options.kernel else KERNELS:
+    names = [options.kernel] if options.kernel else list(KERNELS)
+    for number, name in enumerate(names):
+        # What one kernel leaves of its share is shared by those after it.
+        now = time.monotonic()
+        limits = replace(limits, deadline=now + (started + seconds - now) / (len(names) - number))
         records = report["kernels"][name] = []
         for case in _cases(name, options.device, scale, steps):
             with _progress(console) as show:

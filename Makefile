@@ -3,15 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow lint bench gpu-check docs clean
+.PHONY: help demo test slow lint bench gpu-check sanitize docs clean
 
 help:
 	@echo "make demo       set up, then compare strategies on real data (two minutes)"
 	@echo "make test       set up, then run the tests"
 	@echo "make slow       the tests that make test leaves out"
 	@echo "make lint       ruff, mypy --strict and the walls between the packages"
-	@echo "make bench      time the kernels beside their peers"
+	@echo "make bench      time the kernels beside their peers, plot, and write docs/benchmarks.md (quarter of an hour)"
 	@echo "make gpu-check  on a machine with a GPU: build, GPU tests, GPU benchmarks"
+	@echo "make sanitize   the kernels' CPU code under address, undefined-behavior and thread sanitizers"
 	@echo "make docs       build the site into site/"
 
 # One stamp a set of packages; what the extension and the package's metadata are made from makes it stale.
@@ -50,16 +51,26 @@ lint: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.installed
-	$(BIN)/python -m poolwright_benchmarks $(BENCH_ARGS)
+# Peers are optional: one that cannot be installed is named in the tables.
+PEERS := benchmarks/requirements-peers.txt
+$(VENV)/.peers-installed: $(VENV)/.installed $(PEERS)
+	@sed -e 's/ *#.*//' -e '/^$$/d' $(PEERS) | while read -r peer; do \
+	    $(BIN)/python -m pip install --quiet "$$peer" || echo "bench: $$peer cannot be installed here"; done
+	@touch $@
+
+bench: $(VENV)/.peers-installed
+	$(BIN)/poolwright bench --sweep --json --plot $(BENCH_ARGS)
+	$(BIN)/python -m poolwright_benchmarks.page
 
 # Runs on bare machines too, with the torch that they have: builds in place and needs no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 gpu-check:
-	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null || \
-	    { echo "gpu-check: $(GPU_PYTHON) has no torch, or torch finds no CUDA device here; nothing was checked"; exit 1; }
-	POOLWRIGHT_CUDA=1 $(GPU_PYTHON) setup.py --quiet build_ext --inplace
-	PYTHONPATH=engine:plugins:benchmarks $(GPU_PYTHON) benchmarks/gpu_check.py
+	@$(GPU_PYTHON) benchmarks/gpu_check.py
+
+# GCC's; the extension is built aside, under build/.
+sanitize: $(VENV)/.test-installed
+	$(BIN)/python -m pip install --quiet 'pybind11>=2.13'
+	$(BIN)/python tests/sanitize/run.py
 
 docs: $(VENV)/.docs-installed
 	$(BIN)/python docs/build.py

@@ -13,6 +13,8 @@ POOLWRIGHT_CUDA_ARCHS="80;90+ptx"
     devices compile when they load it. The default is 80 and 90 with the PTX of 90: machine code for 8.x and
     9.0, and PTX that every later generation can take (PTX of the very newest one could not run on those
     between).
+POOLWRIGHT_SANITIZE=address,undefined|thread
+    Sanitizers of GCC, for `make sanitize`: checks instead of speed, in a folder of objects of its own.
 CXX, CXXFLAGS, LDFLAGS
     As usual.
 """
@@ -51,6 +53,7 @@ CPU_LEVELS = {"base": [], **(X86_LEVELS if X86 else {})}
 # Every level, thread count and batch must give the same bits: no contraction into FMA, no fast-math, and
 # these last, so that no CXXFLAGS of the caller undoes them.
 STRICT = ["-ffp-contract=off", "-fno-fast-math"]
+OPENMP_ON_THREADS = "tests/sanitize/openmp_on_threads.cpp"  # what ThreadSanitizer can follow instead of libgomp
 
 
 def say(text: str) -> None:
@@ -197,6 +200,14 @@ def find_nvcc(compiler: Compiler) -> tuple[Nvcc | None, str]:
     return None, reason
 
 
+def choose_sanitizers() -> str:
+    """Return what POOLWRIGHT_SANITIZE asks for, or an empty string."""
+    asked = os.environ.get("POOLWRIGHT_SANITIZE", "").strip()
+    if asked not in ("", "address,undefined", "thread"):
+        raise OptionError(f"poolwright: POOLWRIGHT_SANITIZE must be address,undefined or thread, not {asked!r}")
+    return asked
+
+
 class Objects:
     """Object files that are compiled again only if their command or the text of a file they include has changed.
 
@@ -204,8 +215,9 @@ class Objects:
     `pip install -e .`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sanitize: str) -> None:
         tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        tag += f"-{sanitize.replace(',', '-')}" if sanitize else ""
         self.folder = ROOT / "build" / f"native-{tag}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.compiled = 0
@@ -264,6 +276,10 @@ class BuildNative(build_ext):
         common += ["-fopenmp"] if compiler.openmp else []
         common += ["-DPOOLWRIGHT_WITH_CUDA"] if nvcc else []
         python = [f"-I{pybind11.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+        sanitize = choose_sanitizers()
+        if sanitize:
+            common += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+            common += ["-O1", "-g", "-UNDEBUG", "-D_GLIBCXX_ASSERTIONS"]
         facts = {
             "LEVELS": json.dumps(",".join(levels)),
             "COMPILER": json.dumps(compiler.version),
@@ -299,8 +315,9 @@ class BuildNative(build_ext):
                 return None
             return [*common, *levels.get(suffix, [])]
 
-        objects = Objects()
-        jobs = [(source, line) for source in sources() if (line := command(source)) is not None]
+        objects = Objects(sanitize)
+        shim = [OPENMP_ON_THREADS] if sanitize == "thread" else []
+        jobs = [(source, line) for source in sources() + shim if (line := command(source)) is not None]
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             made = list(pool.map(lambda job: str(objects.compile(*job)), jobs))
         target = Path(self.get_ext_fullpath(ext.name))
@@ -314,7 +331,8 @@ class BuildNative(build_ext):
             "-Wl,--exclude-libs,ALL",
             *shlex.split(os.environ.get("LDFLAGS", "")),
         ]
-        link += (["-fopenmp"] if compiler.openmp else []) + (nvcc.link if nvcc else [])
+        link += [f"-fsanitize={sanitize}"] if sanitize else []
+        link += (["-fopenmp"] if compiler.openmp and not shim else []) + (nvcc.link if nvcc else [])
         ok, text = output([*compiler.command, *link])
         if not ok:
             raise CompileError(f"poolwright: linking failed:\n{text}\n{WAY_OUT}")

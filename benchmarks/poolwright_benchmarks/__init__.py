@@ -1,1 +1,1 @@
-"""Benchmarks of the kernels against their peers: ``python -m poolwright_benchmarks [KERNEL] [--json PATH]``."""
+"""Benchmarks of the kernels against their peers: ``poolwright bench [KERNEL]``."""

@@ -1,109 +1,199 @@
-"""Command line of the benchmarks."""
+"""Command line of the benchmarks: ``poolwright bench`` and ``python -m poolwright_benchmarks``."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
+import math
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from poolwright_benchmarks.harness import MINIMUM_REPEATS, machine
+from poolwright_benchmarks import machine, results
+from poolwright_benchmarks.harness import CAP_SECONDS, MINIMUM_REPEATS, Limits, run_case
 
-# Each module has TITLE and run(device, scale, repeats).
-KERNELS = ("k_center",)
+# Name -> module with cases(device, scale, steps).
+KERNELS = {
+    "k-center": "k_center",
+    "kmeans": "kmeans",
+    "kmeans-plus-plus": "kmeans_plus_plus",
+    "badge": "badge",
+    "wasserstein": "wasserstein",
+    "bures": "bures",
+}
+QUICK_SCALE, QUICK_CAP, QUICK_SECONDS = 0.05, 2.0, 100.0
+CHOSEN_FOR_YOU = ""  # what an option with an optional path holds when the path is left out
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, exit status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="poolwright bench",
+        description="Time the kernels beside every peer that is installed: one process, interleaved, median of at "
+        "least 5 runs, with peak memory, quality and the matrix product of the same machine.",
+    )
+    parser.add_argument("kernel", nargs="?", metavar="KERNEL", help=f"one of {', '.join(KERNELS)}; all by default")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        nargs="?",
+        const=CHOSEN_FOR_YOU,
+        metavar="PATH",
+        help="write every run and the machine to this file; without PATH one file a kernel and machine in "
+        "benchmarks/results",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path,
+        nargs="?",
+        const=CHOSEN_FOR_YOU,
+        metavar="FOLDER",
+        help="draw time against size into this folder, an SVG a kernel; docs/images by default",
+    )
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument("--sweep", action="store_true", help="more sizes, for the plots")
+    sizes.add_argument("--largest", action="store_true", help="the largest size of each case alone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the data lie (default cpu)")
+    parser.add_argument("--scale", type=float, default=1.0, metavar="F", help="multiply the sizes (default 1)")
+    parser.add_argument(
+        "--repeats", type=int, default=MINIMUM_REPEATS, metavar="N", help="runs of each contender, at least 5"
+    )
+    parser.add_argument(
+        "--cap",
+        type=float,
+        metavar="SECONDS",
+        help="what all runs of one contender on one problem may take (default "
+        f"{CAP_SECONDS:.0f}): a slower one is run once and marked",
+    )
+    parser.add_argument(
+        "--single",
+        type=float,
+        metavar="SECONDS",
+        help="what such a single run may take (default: half the cap): a contender that would take longer, by its "
+        "time on a smaller size, is left out of that size and named",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        metavar="SECONDS",
+        help="begin nothing that would end later than this; kernels share the time, and what did not fit is named (no "
+        "limit by default)",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"small sizes (scale {QUICK_SCALE}), cap {QUICK_CAP:.0f}, under two minutes: to see that it works",
+    )
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmarks and print a table per case.
-
-    Columns: seconds, times ours, peak memory beyond the start, covering radius, share of picks equal to ours.
+    """Run the benchmarks, print a table per case and size, and write what was asked for.
 
     Parameters
     ----------
     arguments : sequence of str, optional
-        ``[KERNEL] [--json PATH] [--device cpu|cuda] [--scale F] [--repeats N]``; those of the process by default.
+        As ``--help`` lists them; those of the process by default.
 
     Returns
     -------
     int
         Exit status: 0, or 2 for arguments that the user can mend (through SystemExit, as argparse does).
     """
-    parser = argparse.ArgumentParser(prog="python -m poolwright_benchmarks", description=__doc__)
-    parser.add_argument("kernel", nargs="?", choices=KERNELS, help="one kernel; all by default")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write every repeat and the machine to this file")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiply the size of the pools (default 1)")
-    parser.add_argument("--repeats", type=int, default=MINIMUM_REPEATS, help="runs of each contender (at least 5)")
+    parser = _parser()
     options = parser.parse_args(arguments)
-    if options.repeats < MINIMUM_REPEATS:
-        parser.error(f"--repeats must be at least {MINIMUM_REPEATS}")
-    if options.scale <= 0:
-        parser.error("--scale must be positive")
-    if options.device == "cuda" and not _has_gpu():
-        parser.error("--device cuda: torch finds no CUDA device")
+    _check(parser, options)
+    started = time.monotonic()
+    scale = options.scale * (QUICK_SCALE if options.quick else 1)
+    cap = options.cap or (QUICK_CAP if options.quick else CAP_SECONDS)
+    seconds = options.seconds or (QUICK_SECONDS if options.quick else math.inf)
+    steps = 4 if options.sweep else 1 if options.quick or options.largest else 2
+    limits = Limits(options.repeats, cap, options.single or cap / 2)
 
     console = Console()
-    report: dict[str, Any] = {"machine": machine(), "kernels": {}}
-    _print_machine(console, report["machine"])
-    for name in [options.kernel] if options.kernel else KERNELS:
-        module = importlib.import_module(f"poolwright_benchmarks.{name}")
-        records = module.run(options.device, options.scale, options.repeats)
-        report["kernels"][name] = records
-        for record in records:
-            _print_case(console, module.TITLE, record)
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-        console.print(f"written to {options.json}")
+    if not console.is_terminal:
+        console.width = 140
+    facts = machine.facts()
+    results.print_machine(console, facts)
+    report: dict[str, Any] = {
+        "machine": facts,
+        "limits": {"repeats": limits.repeats, "cap": cap, "single": limits.single},
+        "kernels": {},
+    }
+    written: list[Path] = []
+    names = [options.kernel] if options.kernel else list(KERNELS)
+    for number, name in enumerate(names):
+        # What one kernel leaves of its share is shared by those after it.
+        now = time.monotonic()
+        limits = replace(limits, deadline=now + (started + seconds - now) / (len(names) - number))
+        records = report["kernels"][name] = []
+        for case in _cases(name, options.device, scale, steps):
+            with _progress(console) as show:
+                record = run_case(case, limits, options.device, show)
+            records.append(record)
+            results.print_case(console, record)
+            if options.json is not None:
+                given = None if options.json == CHOSEN_FOR_YOU else options.json
+                path = results.save(report, given, name, options.device)
+                written += [path] if path not in written else []
+        if options.plot is not None:
+            folder = results.image_folder() if options.plot == CHOSEN_FOR_YOU else options.plot
+            stem = results.stem(facts, name, options.device)
+            written.append(results.plot(records, folder / f"{stem}.svg"))
+    for path in written:
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{time.monotonic() - started:.0f} seconds in all", highlight=False)
     return 0
 
 
-def _has_gpu() -> bool:
-    import torch
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.kernel is not None and options.kernel not in KERNELS:
+        parser.error(f"there is no benchmark called {options.kernel!r}: choose one of {', '.join(KERNELS)}")
+    for option in ("json", "plot"):
+        if str(getattr(options, option)) in KERNELS:
+            parser.error(f"--{option} {getattr(options, option)}: to name a kernel, write it before --{option}")
+    if options.json is not None and options.json != CHOSEN_FOR_YOU and options.json.is_dir():
+        parser.error(f"--json {options.json} is a folder: name a file, or leave PATH out")
+    if options.plot is not None and options.plot.exists() and not options.plot.is_dir():
+        parser.error(f"--plot {options.plot} is a file: name a folder")
+    if options.repeats < MINIMUM_REPEATS:
+        parser.error(f"--repeats must be at least {MINIMUM_REPEATS}, not {options.repeats}")
+    for name in ("scale", "cap", "single", "seconds"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            parser.error(f"--{name} must be a positive number, not {value}")
+    if options.device == "cuda":
+        import torch
 
-    return torch.cuda.is_available()
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: torch finds no CUDA device here")
 
 
-def _print_machine(console: Console, facts: dict[str, Any]) -> None:
-    kernels = facts["kernels"]
-    native = f"native {kernels['level']}, {kernels['compiler']}" if kernels["native"] else kernels["reason"]
-    console.print(
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_bytes'] / 2**30:.0f} GiB, {facts['threads']} threads, "
-        f"load {facts['load_average'][0]:.1f}; kernels: {native}",
-        markup=False,
-        highlight=False,
-    )
-    if facts["load_average"][0] > 0.5:
-        console.print("The machine is not idle: the figures are noisy.", style="yellow")
+def _cases(name: str, device: str, scale: float, steps: int) -> Iterator[Any]:
+    module = importlib.import_module(f"poolwright_benchmarks.{KERNELS[name]}")
+    yield from module.cases(device, scale, steps)
 
 
-def _print_case(console: Console, title: str, record: dict[str, Any]) -> None:
-    settings = ", ".join(f"{key} {value}" for key, value in record["settings"].items())
-    table = Table(title=f"{title}\n{settings}", box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("contender", no_wrap=True)
-    for column in ("median s", "min-max", "x ours", "MB", "radius", "same"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in record["results"]:
-        quality = row["quality"]
-        table.add_row(
-            row["name"],
-            f"{row['median']:.3f}",
-            f"{min(row['seconds']):.3f}-{max(row['seconds']):.3f}",
-            f"{row['times_ours']:.2f}",
-            "?" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
-            f"{quality['radius']:.5g}",
-            f"{100 * quality['picks_of_ours']:.0f} %",
-        )
-    console.print(table)
-    for name, reason in record["missing"].items():
-        console.print(f"  not measured: {name}: {reason}", markup=False)
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str], None]]:
+    """Show what runs now: in place on a terminal, else a line on stderr for each step."""
+    if console.is_terminal:
+        with console.status("") as status:
+            yield lambda text: status.update(text)
+    else:
+        lines = Console(stderr=True)
+        yield lambda text: lines.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

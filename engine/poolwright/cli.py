@@ -322,6 +322,20 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command(
+    add_help_option=False,  # the benchmarks have a parser of their own, which also answers --help
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(context: typer.Context) -> None:
+    """Time the kernels beside their peers; --help lists the options."""
+    from importlib.metadata import entry_points
+
+    points = list(entry_points(group="poolwright.benchmarks", name="bench"))
+    if not points:
+        raise ConfigError("the benchmarks are not in this installation: install Poolwright from its sources")
+    raise typer.Exit(points[0].load()(context.args))
+
+
 @app.command()
 def doctor() -> None:
     """Show what this installation has: versions, devices, native kernels, broken plugins, and what to do."""

@@ -133,6 +133,7 @@ def _doctor_rows(environment: Mapping[str, str]) -> tuple[list[tuple[str, str]],
         rows.append(("CUDA device", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))))
     else:
         rows.append(("CUDA device", "none that torch can use: everything runs on the CPU"))
+    rows += [(name, escape(value)) for name, value in _choices(kernels.build_info())]
     facts = {key: value for key, value in kernels.build_info().items() if value not in ("", None, {}, [])}
     rows += [(f"kernels: {key.replace('_', ' ')}", escape(_plain(value))) for key, value in facts.items()]
     rows += [(name, escape(environment[name])) for name in sorted(environment) if name.startswith("POOLWRIGHT_")]
@@ -140,6 +141,87 @@ def _doctor_rows(environment: Mapping[str, str]) -> tuple[list[tuple[str, str]],
     rows.append(("plugins", f"[red]{len(problems)} broken[/red]" if problems else "all can be imported"))
     rows += [("", escape(problem)) for problem in problems]
     return rows, not problems
+
+
+def _choices(info: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what the kernels run on here, and why; ``info`` is that of `kernels.build_info`."""
+    import torch
+
+    threads = f"{torch.get_num_threads()} (torch's; the kernels and FAISS take the same number)"
+    return [
+        ("threads", threads),
+        ("on the CPU", _cpu_choice(info)),
+        ("on CUDA", _cuda_choice(info)),
+        ("FAISS", _faiss()),
+        ("POT", _pot(info["native"])),
+    ]
+
+
+def _cpu_choice(info: Mapping[str, Any]) -> str:
+    if not info["native"]:
+        return f"kernels run on torch: {info['reason']}"
+    if info["level_error"]:
+        return f"no kernels: {info['level_error']}"
+    wide = info["level"] == info["levels"][-1]
+    asked = "POOLWRIGHT_CPU_LEVEL" in info["environment"]
+    why = "POOLWRIGHT_CPU_LEVEL asks for it" if asked else "the best of this build that the processor has"
+    absent = [level for level in info["levels_built"] if level not in info["levels"]]
+    if wide and absent:
+        why += f" ({', '.join(absent)} built, but not in this processor)"
+    return f"native kernels, level {info['level']}: {why}; {'OpenMP' if info['openmp'] else 'one thread, no OpenMP'}"
+
+
+def _cuda_choice(info: Mapping[str, Any]) -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        built = f"kernels built for {', '.join(info['cuda_archs'])}, unused: " if info["cuda"] else "no kernels, and "
+        return f"{built}torch sees no CUDA device"
+    if not info["cuda"]:
+        return f"kernels run on torch: {info['cuda_compiler'] or info['reason']}"
+    major, minor = torch.cuda.get_device_capability(0)
+    real = [int(arch[3:].rstrip("af")) for arch in info["cuda_archs"] if arch.startswith("sm_")]
+    # Machine code runs on later devices of the same major capability; PTX is compiled on any later one.
+    fits = any(arch // 10 == major and arch % 10 <= minor for arch in real)
+    portable = [int(arch[8:].rstrip("af")) for arch in info["cuda_archs"] if arch.startswith("compute_")]
+    if fits:
+        return f"CUDA kernels: machine code for this device (sm_{major}{minor}) is built in"
+    if any(arch <= 10 * major + minor for arch in portable):
+        return f"CUDA kernels: compiled by the driver from PTX for this device (sm_{major}{minor})"
+    return (
+        f"CUDA kernels were built for {', '.join(info['cuda_archs'])} and do not run on this device (sm_{major}{minor})"
+    )
+
+
+def _faiss() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("faiss-gpu", "faiss-cpu", "faiss"):
+        try:
+            found = f"{name} {version(name)}"
+            break
+        except PackageNotFoundError:
+            continue
+    else:
+        return "not installed: k-means runs on torch"
+    try:
+        import faiss
+    except ImportError as error:
+        return f"{found} does not load: {error}"
+    if not hasattr(faiss, "StandardGpuResources"):
+        return f"{found}, without GPU support: k-means of data on the CPU uses it"
+    count = faiss.get_num_gpus()
+    return f"{found}, with GPU support, sees {count} GPU{'' if count == 1 else 's'}"
+
+
+def _pot(native: bool) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("POT")
+    except PackageNotFoundError:
+        return "not installed" + ("" if native else ": exact transport of unequal sizes cannot run without it")
+    return found if native else f"{found}: exact transport of unequal sizes runs on it"
 
 
 def _plain(value: Any) -> str:

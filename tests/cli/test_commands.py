@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
 
 import pytest
+import torch
 
-COMMANDS = ("run", "report", "select", "plugins", "new", "check", "doctor")
+from poolwright import kernels, screen
+
+COMMANDS = ("run", "report", "select", "plugins", "new", "check", "bench", "doctor")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["run", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins"], ["plugins", "--json"], ["run", "--help"], ["bench", "--help"]]
+)
 def test_light_commands_import_no_torch(arguments):
     script = (
         "import sys; sys.argv = ['poolwright', *sys.argv[1:]]\n"
@@ -57,6 +63,43 @@ def test_doctor_tells_versions_kernels_and_overrides(poolwright, monkeypatch):
     outcome = poolwright("doctor")
     for word in ("torch", "kernels: ", "CUDA device", "POOLWRIGHT_CPU_LEVEL"):
         assert word in outcome.out
+
+
+def test_doctor_says_what_was_chosen_and_why(poolwright, monkeypatch):
+    monkeypatch.delenv("POOLWRIGHT_CPU_LEVEL", raising=False)
+    rows = {
+        name: " ".join(line.split()[1:]) for line in poolwright("doctor").out.splitlines() for name in line.split()[:1]
+    }
+    assert str(torch.get_num_threads()) in rows["threads"]
+    assert {"FAISS", "POT", "on"} <= set(rows)
+    if kernels.build_info()["native"]:
+        assert "the best of this build" in poolwright("doctor").out
+        monkeypatch.setenv("POOLWRIGHT_CPU_LEVEL", "base")
+        assert "level base: POOLWRIGHT_CPU_LEVEL asks for it" in poolwright("doctor").out
+
+
+@pytest.mark.parametrize(
+    ("archs", "capability", "words"),
+    [
+        (["sm_80", "sm_90", "compute_90"], (9, 0), "machine code for this device (sm_90)"),
+        (["sm_80", "sm_90", "compute_90"], (8, 6), "machine code for this device (sm_86)"),
+        (["sm_80", "sm_90", "compute_90"], (12, 0), "compiled by the driver from PTX"),
+        (["sm_90"], (8, 0), "do not run on this device (sm_80)"),
+    ],
+)
+def test_doctor_tells_whether_the_cuda_code_fits_the_device(archs, capability, words, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert words in screen._cuda_choice({"cuda": True, "cuda_archs": archs, "cuda_compiler": "nvcc", "reason": ""})
+
+
+def test_doctor_names_a_faiss_that_is_missing(monkeypatch):
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert screen._faiss().startswith("not installed")
+    assert screen._pot(native=False).startswith("not installed: exact transport")
 
 
 def test_check_asks_which_kind_and_knows_close_names(poolwright):

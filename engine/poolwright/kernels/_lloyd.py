@@ -121,7 +121,7 @@ class Lloyd:
             moved = torch.where(empty[:, None], 0, state.sums / state.mass[:, None]) + self._mean
             if empty.any():
                 moved = self._reseeded(moved, empty)
-            after = self.assign(moved)
+            after = self.assign(moved, state)
             gain = state.inertia - after.inertia
             if gain < 0:  # the last digits of the products
                 return state, done
@@ -147,18 +147,29 @@ class Lloyd:
         for start, block in self._matrix.blocks():
             yield slice(start, start + len(block)), block.to(torch.float32) - self._mean32
 
-    def assign(self, centroids: Tensor) -> State:
-        """Find the nearest centroid of every point."""
+    def assign(self, centroids: Tensor, before: State | None = None) -> State:
+        """Find the nearest centroid of every point.
+
+        Given the state before, of as many centroids, only points that change their cluster are summed again.
+        """
         k, device = len(centroids), self._matrix.device
         near = centroids - self._mean
         near32 = near.to(torch.float32).contiguous()
         labels = torch.empty(self._matrix.n, dtype=torch.int64, device=device)
         sums = torch.zeros((k, self._matrix.d), dtype=torch.float64, device=device)
+        if before is not None:
+            sums += before.sums
         spread = 0.0
         for at, rows in self._blocks():
             labels[at] = self._nearest(rows, near32)
             mass = None if self._mass is None else self._mass[at]
-            sums += sums_by_label(rows, labels[at], mass, k)
+            if before is None:
+                sums += sums_by_label(rows, labels[at], mass, k)
+            else:
+                moved = torch.nonzero(labels[at] != before.labels[at]).flatten()
+                part, weight = rows[moved], None if mass is None else mass[moved]
+                sums += sums_by_label(part, labels[at][moved], weight, k)
+                sums -= sums_by_label(part, before.labels[at][moved], weight, k)
             if self._spread is None:
                 squares = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
                 spread += float((squares if mass is None else squares * mass).sum())

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 # Where the smallest eigenvalue of the Gram matrix is below this share of the largest, its root has lost more than four
 # digits of double precision's sixteen.
 _FLAT = 1e-8
+# Pairs of equal sizes are solved together up to this: on a CPU as much as its caches hold, on a GPU what keeps it busy.
+_BATCH_BYTES = (4 << 20, 256 << 20)
 # Below this share of the variances the difference of traces has lost too many digits.
 _CANCELLED = 1e-4
 
@@ -33,7 +35,7 @@ def gaussian(x: Side, y: Side, memory_limit: int) -> tuple[Any, Any]:
     for (n, m, d), members in groups.items():
         # Centered copies of both sets and of their triangles, and the product with its factors.
         bytes_each = 8 * (3 * (n + m) * d + 6 * min(max(n, m), d) ** 2)
-        step = max(1, min(memory_limit // 4, 64 << 20) // bytes_each)
+        step = max(1, min(memory_limit // 4, _BATCH_BYTES[x.sets[0].device.type == "cuda"]) // bytes_each)
         for start in range(0, len(members), step):
             some = members[start : start + step]
             sides = []
@@ -65,7 +67,7 @@ def _moments(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor | 
     (pairs, r) with u^T F = 0 where they are known."""
     import torch
 
-    mean = (weights[:, :, None] * points).sum(dim=1)
+    mean = (weights[:, None] @ points)[:, 0]
     roots = weights.sqrt()
     factor = (points - mean[:, None]) * roots[:, :, None]
     if factor.shape[1] > factor.shape[2]:

@@ -112,7 +112,9 @@ class Side:
         import torch
 
         for i in range(len(self)):
-            if not bool(torch.isfinite(self.points(i)).all()):
+            points = self.points(i)
+            # One pass without a temporary is enough, unless the sum itself overflows.
+            if not bool(points.sum().isfinite()) and not bool(torch.isfinite(points).all()):
                 raise ValueError(
                     f"pair {self.spans[i, 3]}: {self.name} holds NaN or infinity: drop or fill those points, "
                     "or give them weight 0"

@@ -25,9 +25,9 @@ class Backend(Protocol):
 
     def greedy(
         self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
-    ) -> tuple[Tensor, Tensor] | None:
-        """Run all k picks on rows in memory: (k,) int64 indices, (k,) float32 values; None where it has no
-        such loop."""
+    ) -> tuple[Tensor, Tensor, int] | None:
+        """Run all k picks on rows in memory: (k,) int64 indices, (k,) float32 values, and the number of
+        distances computed; None where it has no such loop."""
 
 
 class NativeBackend:
@@ -51,9 +51,12 @@ class NativeBackend:
         index, value = self._native.k_center_fold(nothing, centers, mind, eligible, threads=torch.get_num_threads())
         return int(index), float(value)
 
-    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> tuple[Tensor, Tensor]:
+    def greedy(
+        self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
+    ) -> tuple[Tensor, Tensor, int]:
         import torch
 
+        count = int(eligible.sum())
         scratch = torch.empty(x.shape[1], dtype=torch.float32, device=x.device)
         indices = torch.empty(k, dtype=torch.int64, device=x.device)
         squared = torch.empty(k, dtype=torch.float32, device=x.device)
@@ -67,55 +70,7 @@ class NativeBackend:
             first=-1 if first is None else first,
             threads=torch.get_num_threads(),
         )
-        return indices, squared
-
-
-class CudaBackend:
-    """CUDA kernels on the current stream of the rows' device. Workspace: 8 k bytes."""
-
-    whole_pool = False
-
-    def __init__(self) -> None:
-        self._native = native()
-
-    @staticmethod
-    def _stream(tensor: Tensor) -> int:
-        import torch
-
-        return torch.cuda.current_stream(tensor.device).cuda_stream
-
-    def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
-        self._native.cuda_k_center_fold(block, centers, mind, eligible, None, stream=self._stream(mind))
-
-    def farthest(self, mind: Tensor, eligible: Tensor) -> tuple[int, float]:
-        import torch
-
-        stream = self._stream(mind)
-        nothing = torch.empty((len(mind), 0), device=mind.device)
-        centers = torch.empty((0, 0), device=mind.device)
-        key = torch.zeros(1, dtype=torch.int64, device=mind.device)
-        index, value = torch.empty_like(key), torch.empty(1, dtype=torch.float32, device=mind.device)
-        self._native.cuda_k_center_fold(nothing, centers, mind, eligible, key, stream=stream)
-        self._native.cuda_k_center_decode(key, index, value, stream=stream)
-        return int(index), float(value)
-
-    def greedy(self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None) -> tuple[Tensor, Tensor]:
-        import torch
-
-        keys = torch.zeros(k, dtype=torch.int64, device=x.device)
-        indices = torch.empty(k, dtype=torch.int64, device=x.device)
-        squared = torch.empty(k, dtype=torch.float32, device=x.device)
-        self._native.cuda_k_center_eager(
-            x,
-            mind,
-            eligible,
-            keys,
-            indices,
-            squared,
-            first=-1 if first is None else first,
-            stream=self._stream(x),
-        )
-        return indices, squared
+        return indices, squared, (k - 1) * count - k * (k - 1) // 2
 
 
 class TorchBackend:

@@ -7,7 +7,8 @@ import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
-from poolwright.kernels._k_center_backends import Backend, CudaBackend, NativeBackend, TorchBackend
+from poolwright.kernels._k_center_backends import Backend, NativeBackend, TorchBackend
+from poolwright.kernels._k_center_cuda import CudaBackend
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
 from poolwright.kernels._native_build import cuda_missing, load, serial_after_fork
 
@@ -169,18 +170,16 @@ def _k_center(
         some = matrix.rows(centers[start : start + matrix.block_rows])
         for at, block in pool.blocks():
             compute.fold(block, some, mind[at : at + len(block)], mask[at : at + len(block)])
-    indices, squared = _greedy(compute, pool, mind, mask, k, first)
-    if compute.whole_pool:
-        evaluated = pool.n * (len(centers) + k - 1)
-    else:
-        evaluated = count * len(centers) + (k - 1) * count - k * (k - 1) // 2
+    indices, squared, evaluated = _greedy(compute, pool, mind, mask, k, first)
+    evaluated += (pool.n if compute.whole_pool else count) * len(centers)
     return _in_kind(matrix, indices if ids is None else ids.to(indices.device)[indices], squared, metric, evaluated)
 
 
 def _greedy(
     compute: Backend, pool: Matrix, mind: Tensor, eligible: Tensor, k: int, first: int | None
-) -> tuple[Tensor, Tensor]:
-    """Return the k picks, (k,) int64, and the largest squared distance before each, (k,) float32."""
+) -> tuple[Tensor, Tensor, int]:
+    """Return the k picks, (k,) int64, the largest squared distance before each, (k,) float32, and the number of
+    distances computed."""
     import torch
 
     if pool.dense is not None:
@@ -189,6 +188,7 @@ def _greedy(
             return done
     picks: list[int] = []
     values: list[float] = []
+    count = int(eligible.sum())
     while True:
         index, value = compute.farthest(mind, eligible)
         if not picks and first is not None:
@@ -201,8 +201,9 @@ def _greedy(
         center = pool.rows(torch.tensor([index]))
         for at, block in pool.blocks():
             compute.fold(block, center, mind[at : at + len(block)], eligible[at : at + len(block)])
+    evaluated = (k - 1) * pool.n if compute.whole_pool else (k - 1) * count - k * (k - 1) // 2
     device = mind.device
-    return torch.tensor(picks, device=device), torch.tensor(values, dtype=torch.float32, device=device)
+    return torch.tensor(picks, device=device), torch.tensor(values, dtype=torch.float32, device=device), evaluated
 
 
 def _run_reference(

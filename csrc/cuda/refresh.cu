@@ -1,0 +1,460 @@
+// The refresh: products of bfloat16 numbers on tensor cores tell which centers could be a row's nearest, and only those
+// are measured in the fixed order. Products are never written to memory.
+//
+// Why the result has the bits of the plain loop. With a the row minus the mean (any vector serves) and A its rounding to
+// bfloat16, and b, B the same for a center,
+//     | ||a - b|| - ||A - B|| |  <=  delta_a + delta_b,     delta_a >= ||a - A||,
+// where ||a - A|| is summed from the rounding errors themselves (they are exact in float32) and enlarged for the float32
+// subtraction of the mean. S = ||A||^2 + ||B||^2 - 2 <A, B> is off by at most gamma (||A||^2 + ||B||^2), for any order of
+// the sum and for truncating adders: gamma covers (d + 64) additions of error 2^-21, twice what tensor cores need that
+// cut off at the 23rd bit of the largest of 17 terms. So low <= ||A - B||^2 <= high with norms (1 -+ gamma) ||.||^2, and
+//     sqrt(low) >= root + delta_a + delta_b   implies   ||a - b|| >= root.
+// root is the square root of the row's current minimum, or of an upper bound of its distance to some center of this tile,
+// enlarged for the error of the fixed order (d / 16 + 8 roundings). What is not ruled out is measured; comparisons are
+// written so that NaN (overflow) rules nothing out. kTiny covers underflow.
+#include "refresh.cuh"
+
+#include <cfloat>
+#include <type_traits>
+
+#include "mma.cuh"
+
+namespace poolwright::cuda {
+
+namespace {
+
+constexpr int kStep = 64;                 // columns of a stage
+constexpr int kStages = 3;
+constexpr int kPad = 8;                   // numbers after each row in shared memory: rows start in different banks
+constexpr int kStagePitch = kStep + kPad;
+constexpr int kWarps = kThreads / 32;
+constexpr int kWarpColumns = 4;           // the warps of a block: 2 x 4
+constexpr int kNarrow = kCenterTile / kWarpColumns;  // centers of one warp: one word of candidates
+constexpr int kSampledRows = 1024;
+constexpr float kTiny = 1e-17f;
+
+__device__ inline float gamma_of(int64_t d) { return static_cast<float>(d + 64) * 4.76837158203125e-7f; }  // 2^-21
+// A bound of sqrt(squared), enlarged for the error of a sum of d squares in float32 in any order.
+__device__ inline float root_above(float squared, int64_t d) { return sqrtf(squared) * (1.0f + gamma_of(d)) + kTiny; }
+
+// What is known of a rounded row: bounds of its squared norm, and of the distance that rounding moved it.
+struct Rounded {
+    float low, high, delta;
+};
+__device__ inline Rounded describe(float squared, float rest, int64_t d) {
+    // Larger than float32 can hold with room for the differences: nothing is known.
+    if (!(squared < 1e37f) || !(rest < 1e37f)) return {-INFINITY, INFINITY, FLT_MAX};
+    const float gamma = gamma_of(d);
+    return {squared * (1.0f - gamma), squared * (1.0f + gamma),
+            root_above(rest, d) + root_above(squared, d) * 1.1920928955078125e-7f};  // 2^-23: subtraction of the mean
+}
+
+__device__ inline int64_t pending(const Centers& centers) {
+    return centers.range == nullptr ? centers.count : centers.range[1] - centers.range[0];
+}
+
+// The squared distance of a row to pending center j in the fixed order.
+template <class Stored>
+__device__ inline float distance_to(const Rows<Stored>& x, const Stored* row, const Centers& centers, int64_t j, int lane,
+                                    unsigned mask) {
+    if (centers.dense != nullptr)
+        return squared_distance(row, x.col_stride, centers.dense + j * x.d, 1, x.d, lane, mask);
+    const Stored* center = x.row(key_row(centers.keys[centers.range[0] + j]));
+    return squared_distance(row, x.col_stride, center, x.col_stride, x.d, lane, mask);
+}
+
+// Blocks of 32 columns x 8 rows. A column is centered where its mean is large against its spread: elsewhere the
+// subtraction would only cost the exactness of narrow numbers.
+template <class Stored>
+__global__ void choose_mean(Rows<Stored> x, const uint8_t* eligible, float* mean, int64_t padded) {
+    __shared__ float sums[8][32], squares[8][32];
+    __shared__ int counts[8][32];
+    const int64_t column = blockIdx.x * 32 + threadIdx.x;
+    const int64_t sampled = x.n < kSampledRows ? x.n : kSampledRows;
+    float sum = 0.0f, square = 0.0f;
+    int count = 0;
+    for (int64_t s = threadIdx.y; s < sampled && column < x.d; s += 8) {
+        const int64_t row = s * x.n / sampled;
+        if (eligible != nullptr && eligible[row] == 0) continue;  // may hold anything
+        const float value = widen(x.row(row)[column * x.col_stride]);
+        sum += value;
+        square += value * value;
+        ++count;
+    }
+    sums[threadIdx.y][threadIdx.x] = sum;
+    squares[threadIdx.y][threadIdx.x] = square;
+    counts[threadIdx.y][threadIdx.x] = count;
+    __syncthreads();
+    if (threadIdx.y != 0 || column >= padded) return;
+    for (int i = 1; i < 8; ++i) {
+        sum += sums[i][threadIdx.x];
+        square += squares[i][threadIdx.x];
+        count += counts[i][threadIdx.x];
+    }
+    const float average = count > 0 ? sum / static_cast<float>(count) : 0.0f;
+    const bool far = average * average * static_cast<float>(count) >= 0.25f * square;
+    mean[column] = far && fabsf(average) < 1e18f ? average : 0.0f;
+}
+
+// One warp a center. The last tile is filled up with centers that no row is near to.
+template <class Stored>
+__global__ void __launch_bounds__(kThreads) round_centers(Rows<Stored> x, Centers centers, RefreshSpace space) {
+    const int64_t count = pending(centers), padded = padded_columns(x.d);
+    const int64_t filled = (count + kCenterTile - 1) / kCenterTile * kCenterTile;
+    const int lane = threadIdx.x % 32;
+    for (int64_t j = blockIdx.x * kWarps + threadIdx.x / 32; j < filled; j += gridDim.x * kWarps) {
+        const Stored* row = nullptr;
+        if (j < count && centers.dense == nullptr) row = x.row(key_row(centers.keys[centers.range[0] + j]));
+        float squared = 0.0f, rest = 0.0f;
+        for (int64_t column = lane; column < padded; column += 32) {
+            float value = 0.0f;
+            if (j < count && column < x.d) {
+                value = row == nullptr ? centers.dense[j * x.d + column] : widen(row[column * x.col_stride]);
+                value -= space.mean[column];
+            }
+            const __nv_bfloat16 narrow = __float2bfloat16_rn(value);
+            const float wide = __bfloat162float(narrow), error = value - wide;
+            space.rounded[j * padded + column] = narrow;
+            squared += wide * wide;
+            rest += error * error;
+        }
+        for (int step = 16; step > 0; step /= 2) {
+            squared += __shfl_xor_sync(0xffffffffu, squared, step);
+            rest += __shfl_xor_sync(0xffffffffu, rest, step);
+        }
+        if (lane != 0) continue;
+        const Rounded known = j < count ? describe(squared, rest, x.d) : Rounded{INFINITY, INFINITY, 0.0f};
+        space.low[j] = known.low;
+        space.high[j] = known.high;
+        space.delta[j] = known.delta;
+    }
+}
+
+// How many numbers a thread reads at once: 16 bytes.
+template <class Stored>
+constexpr int kVector = 16 / static_cast<int>(sizeof(Stored));
+
+template <class Stored>
+__device__ inline void load_vector(const Stored* row, int64_t column, int64_t d, int64_t step, bool whole,
+                                   float (&values)[kVector<Stored>]) {
+    if (whole) {
+        const uint4 raw = *reinterpret_cast<const uint4*>(row + column);
+        const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            if constexpr (sizeof(Stored) == 4) {
+                values[i] = __uint_as_float(words[i]);
+            } else if constexpr (std::is_same_v<Stored, Bfloat>) {
+                values[2 * i] = __uint_as_float(words[i] << 16);
+                values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+            } else {
+                const uint16_t halves[2] = {static_cast<uint16_t>(words[i]), static_cast<uint16_t>(words[i] >> 16)};
+                values[2 * i] = widen(*reinterpret_cast<const Stored*>(halves));
+                values[2 * i + 1] = widen(*reinterpret_cast<const Stored*>(halves + 1));
+            }
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < kVector<Stored>; ++i)
+            values[i] = column + i < d ? widen(row[(column + i) * step]) : 0.0f;
+    }
+}
+
+// Shared memory of the product kernel, for kRows rows.
+template <int kRows>
+struct alignas(16) Shared {
+    __nv_bfloat16 stages[kStages][kCenterTile][kStagePitch];
+    Rounded known[kRows];
+    float mind[kRows];
+    int root[kRows];  // the bits of a float that is not negative: they order like it
+    uint32_t candidates[kRows][kWarpColumns];
+    uint8_t taking_part[kRows];
+    static size_t bytes(int64_t d) {
+        return sizeof(Shared) + kRows * (padded_columns(d) + kPad) * sizeof(__nv_bfloat16);
+    }
+};
+
+// A block keeps kRows rounded rows in shared memory and streams all centers past them.
+template <class Stored, int kRows>
+__global__ void __launch_bounds__(kThreads, 1)
+    product_refresh(Rows<Stored> x, Centers centers, float* mind, const uint8_t* eligible, RefreshSpace space,
+                    bool vectors, unsigned long long* pairs) {
+    constexpr int kHigh = kRows / 32;  // tiles of 16 rows that a warp has: kRows / 2 rows
+    constexpr int kWide = kNarrow / 8;
+    constexpr int kNumbers = kVector<Stored>;
+    const int64_t count = pending(centers), padded = padded_columns(x.d);
+    if (count <= 0) return;
+    const int pitch = static_cast<int>(padded) + kPad, steps = static_cast<int>(padded / kStep);
+    const int tiles = static_cast<int>((count + kCenterTile - 1) / kCenterTile), iterations = tiles * steps;
+    auto& shared = *dynamic_shared<Shared<kRows>>();
+    auto* rows = reinterpret_cast<__nv_bfloat16*>(&shared + 1);
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int top = warp / kWarpColumns * (kRows / 2), left = warp % kWarpColumns * kNarrow;
+    unsigned long long measured = 0;
+
+    const auto fetch = [&](int iteration) {
+        if (iteration < iterations) {
+            const int64_t first = iteration / steps * kCenterTile, column = iteration % steps * kStep;
+            auto& stage = shared.stages[iteration % kStages];
+            for (int piece = threadIdx.x; piece < kCenterTile * (kStep / 8); piece += kThreads) {
+                const int center = piece / (kStep / 8), at = piece % (kStep / 8) * 8;
+                copy_async16(&stage[center][at], space.rounded + (first + center) * padded + column + at);
+            }
+        }
+        commit_async();
+    };
+
+    for (int64_t base = static_cast<int64_t>(blockIdx.x) * kRows; base < x.n;
+         base += static_cast<int64_t>(gridDim.x) * kRows) {
+        // The previous rows are done with: nobody reads shared memory any more.
+        int any = 0;
+        __syncthreads();
+        for (int r = threadIdx.x; r < kRows; r += kThreads) {
+            const int64_t row = base + r;
+            const float current = row < x.n ? mind[row] : 0.0f;
+            // A row at distance 0 cannot come nearer.
+            const bool part = row < x.n && current > 0.0f && (eligible == nullptr || eligible[row] != 0);
+            shared.taking_part[r] = part;
+            shared.mind[r] = current;
+            shared.root[r] = __float_as_int(sqrtf(current));
+            any |= part;
+        }
+        if (__syncthreads_or(any) == 0) continue;
+        for (int i = 0; i < kStages - 1; ++i) fetch(i);
+
+        // Two rows a warp at once: more loads under way.
+        for (int r = warp * 2; r < kRows; r += kWarps * 2) {
+            float squared[2] = {}, rest[2] = {};
+            const bool part[2] = {shared.taking_part[r] != 0, shared.taking_part[r + 1] != 0};
+#pragma unroll 2
+            for (int64_t column = lane * kNumbers; column < padded; column += 32 * kNumbers) {
+                float values[2][kNumbers];
+                const bool whole = vectors && column + kNumbers <= x.d;
+#pragma unroll
+                for (int q = 0; q < 2; ++q) {
+                    if (part[q]) {
+                        load_vector(x.row(base + r + q), column, x.d, x.col_stride, whole, values[q]);
+                    } else {
+#pragma unroll
+                        for (int i = 0; i < kNumbers; ++i) values[q][i] = 0.0f;
+                    }
+                }
+#pragma unroll
+                for (int q = 0; q < 2; ++q) {
+                    __nv_bfloat162 packed[kNumbers / 2];
+#pragma unroll
+                    for (int i = 0; i < kNumbers; i += 2) {
+                        // Columns past d are zeros and so is the mean there.
+                        const float a = values[q][i] - (part[q] ? space.mean[column + i] : 0.0f);
+                        const float b = values[q][i + 1] - (part[q] ? space.mean[column + i + 1] : 0.0f);
+                        packed[i / 2] = __floats2bfloat162_rn(a, b);
+                        const float wide_a = __bfloat162float(packed[i / 2].x), wide_b = __bfloat162float(packed[i / 2].y);
+                        squared[q] += wide_a * wide_a + wide_b * wide_b;
+                        rest[q] += (a - wide_a) * (a - wide_a) + (b - wide_b) * (b - wide_b);
+                    }
+                    auto* target = reinterpret_cast<uint2*>(rows + (r + q) * pitch + column);
+                    const auto* source = reinterpret_cast<const uint2*>(packed);
+#pragma unroll
+                    for (int i = 0; i < kNumbers / 4; ++i) target[i] = source[i];
+                }
+            }
+#pragma unroll
+            for (int q = 0; q < 2; ++q) {
+                for (int step = 16; step > 0; step /= 2) {
+                    squared[q] += __shfl_xor_sync(0xffffffffu, squared[q], step);
+                    rest[q] += __shfl_xor_sync(0xffffffffu, rest[q], step);
+                }
+                if (lane == 0) shared.known[r + q] = describe(squared[q], rest[q], x.d);
+            }
+        }
+        if (pairs != nullptr) {
+            for (int r = threadIdx.x; r < kRows; r += kThreads)
+                if (shared.taking_part[r]) measured += static_cast<unsigned long long>(count);
+        }
+
+        float sums[kHigh][kWide][4];
+        for (int iteration = 0; iteration < iterations; ++iteration) {
+            const int step = iteration % steps;
+            if (step == 0) {
+#pragma unroll
+                for (int h = 0; h < kHigh; ++h)
+#pragma unroll
+                    for (int w = 0; w < kWide; ++w)
+#pragma unroll
+                        for (int e = 0; e < 4; ++e) sums[h][w][e] = 0.0f;
+            }
+            wait_async<kStages - 2>();
+            __syncthreads();  // the stage is there for all; the one before it is free
+            fetch(iteration + kStages - 1);
+            const auto& stage = shared.stages[iteration % kStages];
+#pragma unroll
+            for (int k = 0; k < kStep; k += 16) {
+                uint32_t b[kWide / 2][4];
+#pragma unroll
+                for (int w = 0; w < kWide / 2; ++w)
+                    load_matrices(b[w], &stage[left + w * 16 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+#pragma unroll
+                for (int h = 0; h < kHigh; ++h) {
+                    uint32_t a[4];
+                    load_matrices(a, rows + (top + h * 16 + lane % 16) * pitch + step * kStep + k + lane / 16 * 8);
+#pragma unroll
+                    for (int w = 0; w < kWide; ++w) {
+                        const uint32_t column[2] = {b[w / 2][w % 2 * 2], b[w / 2][w % 2 * 2 + 1]};
+                        multiply_add_bf16(sums[h][w], a, column);
+                    }
+                }
+            }
+            if (step != steps - 1) continue;
+
+            // The tile is complete. First an upper bound of each row's distance to its nearest center here ...
+            const int64_t first = static_cast<int64_t>(iteration / steps) * kCenterTile + left + lane % 4 * 2;
+            float low[kWide][2], delta[kWide][2];
+            float high[kWide][2], widest = 0.0f;
+#pragma unroll
+            for (int w = 0; w < kWide; ++w)
+#pragma unroll
+                for (int e = 0; e < 2; ++e) {
+                    low[w][e] = space.low[first + w * 8 + e];
+                    high[w][e] = space.high[first + w * 8 + e];
+                    delta[w][e] = space.delta[first + w * 8 + e];
+                    widest = fmaxf(widest, delta[w][e]);
+                }
+            widest = fmaxf(widest, __shfl_xor_sync(0xffffffffu, widest, 1));
+            widest = fmaxf(widest, __shfl_xor_sync(0xffffffffu, widest, 2));
+#pragma unroll
+            for (int part = 0; part < kHigh * 2; ++part) {
+                const int h = part / 2, e = part % 2 * 2, r = top + h * 16 + part % 2 * 8 + lane / 4;
+                float nearest = INFINITY;
+#pragma unroll
+                for (int w = 0; w < kWide; ++w) {
+                    nearest = fminf(nearest, high[w][0] - 2.0f * sums[h][w][e]);
+                    nearest = fminf(nearest, high[w][1] - 2.0f * sums[h][w][e + 1]);
+                }
+                nearest = fminf(nearest, __shfl_xor_sync(0xffffffffu, nearest, 1));
+                nearest = fminf(nearest, __shfl_xor_sync(0xffffffffu, nearest, 2));
+                if (lane % 4 == 0) {
+                    const Rounded known = shared.known[r];
+                    const float bound = root_above(fmaxf(nearest + known.high, 0.0f), x.d) + known.delta + widest;
+                    if (bound < INFINITY) atomicMin(&shared.root[r], __float_as_int(bound));
+                }
+            }
+            __syncthreads();
+            // ... then the centers that this bound and the current minimum do not rule out ...
+#pragma unroll
+            for (int part = 0; part < kHigh * 2; ++part) {
+                const int h = part / 2, e = part % 2 * 2, r = top + h * 16 + part % 2 * 8 + lane / 4;
+                const Rounded known = shared.known[r];
+                const float nearest = __int_as_float(shared.root[r]);
+                const float root = nearest * (1.0f + gamma_of(x.d)) + kTiny + known.delta;
+                uint32_t word = 0;
+#pragma unroll
+                for (int w = 0; w < kWide; ++w)
+#pragma unroll
+                    for (int i = 0; i < 2; ++i) {
+                        const float reach = root + delta[w][i];
+                        const float lowest = known.low + low[w][i] - 2.0f * sums[h][w][e + i];
+                        const bool ruled_out = lowest >= reach * reach;
+                        if (!ruled_out && first + w * 8 + i < count) word |= 1u << (w * 8 + lane % 4 * 2 + i);
+                    }
+                word |= __shfl_xor_sync(0xffffffffu, word, 1);
+                word |= __shfl_xor_sync(0xffffffffu, word, 2);
+                if (lane % 4 == 0) shared.candidates[r][warp % kWarpColumns] = shared.taking_part[r] ? word : 0;
+            }
+            __syncthreads();
+            // ... which are measured, by 16 threads a row.
+            const int64_t tile = static_cast<int64_t>(iteration / steps) * kCenterTile;
+            for (int r = threadIdx.x / kLanes; r < kRows; r += kRowsPerBlock) {
+                float smallest = shared.mind[r];
+                bool looked = false;
+                for (int part = 0; part < kWarpColumns; ++part) {
+                    for (uint32_t word = shared.candidates[r][part]; word != 0; word &= word - 1) {
+                        const int64_t j = tile + part * kNarrow + __ffs(static_cast<int>(word)) - 1;
+                        smallest = fminf(smallest, distance_to(x, x.row(base + r), centers, j, lane % kLanes, row_mask()));
+                        looked = true;
+                        measured += lane % kLanes == 0;
+                    }
+                }
+                if (looked && lane % kLanes == 0) {
+                    shared.mind[r] = smallest;
+                    shared.root[r] = __float_as_int(sqrtf(smallest));
+                    mind[base + r] = smallest;
+                }
+            }
+        }
+        wait_async<0>();
+    }
+    if (pairs != nullptr && measured != 0) atomicAdd(pairs, measured);
+}
+
+// For rows that are too long for shared memory: every pair in the fixed order.
+template <class Stored>
+__global__ void __launch_bounds__(kThreads)
+    plain_refresh(Rows<Stored> x, Centers centers, float* mind, const uint8_t* eligible, unsigned long long* pairs) {
+    const int64_t count = pending(centers);
+    const int lane = threadIdx.x % kLanes;
+    unsigned long long measured = 0;
+    for (int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / kLanes; row < x.n;
+         row += static_cast<int64_t>(gridDim.x) * kRowsPerBlock) {
+        if (eligible != nullptr && eligible[row] == 0) continue;
+        float smallest = mind[row];
+        for (int64_t j = 0; j < count; ++j)
+            smallest = fminf(smallest, distance_to(x, x.row(row), centers, j, lane, row_mask()));
+        if (lane != 0) continue;
+        mind[row] = smallest;
+        measured += static_cast<unsigned long long>(count);
+    }
+    if (pairs != nullptr && measured != 0) atomicAdd(pairs, measured);
+}
+
+template <int kRows, class Stored>
+bool try_product(const Rows<Stored>& x, const Centers& centers, float* mind, const uint8_t* eligible,
+                 const RefreshSpace& space, unsigned long long* pairs, int64_t limit, cudaStream_t stream) {
+    const size_t bytes = Shared<kRows>::bytes(x.d);
+    if (static_cast<int64_t>(bytes) > limit) return false;
+    const bool vectors = x.col_stride == 1 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
+                         x.row_stride * static_cast<int64_t>(sizeof(Stored)) % 16 == 0;
+    const int resident = resident_blocks(product_refresh<Stored, kRows>, kThreads, bytes);
+    const int blocks = static_cast<int>(std::min<int64_t>(resident, (x.n + kRows - 1) / kRows));
+    launch(product_refresh<Stored, kRows>, blocks, kThreads, bytes, stream, x, centers, mind, eligible, space, vectors,
+           pairs);
+    return true;
+}
+
+}  // namespace
+
+RefreshSpace RefreshSpace::take(Parts& parts, int64_t d) {
+    const int64_t padded = padded_columns(d);
+    RefreshSpace space;
+    space.rounded = parts.take<__nv_bfloat16>(kMaxPending * padded);
+    space.low = parts.take<float>(kMaxPending);
+    space.high = parts.take<float>(kMaxPending);
+    space.delta = parts.take<float>(kMaxPending);
+    space.mean = parts.take<float>(padded);
+    return space;
+}
+
+void refresh_prepare(const Matrix& x, const uint8_t* eligible, const RefreshSpace& space, cudaStream_t stream) {
+    const int64_t padded = padded_columns(x.d);
+    with_rows(x, [&](auto rows) {
+        launch(choose_mean<std::remove_const_t<std::remove_pointer_t<decltype(rows.data)>>>,
+               static_cast<unsigned>((padded + 31) / 32), dim3(32, 8), 0, stream, rows, eligible, space.mean, padded);
+    });
+}
+
+void refresh(const Matrix& x, const Centers& centers, float* mind, const uint8_t* eligible, const RefreshSpace& space,
+             unsigned long long* pairs, int device, cudaStream_t stream) {
+    if (x.n == 0) return;
+    int limit = 0;
+    check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+    with_rows(x, [&](auto rows) {
+        using Stored = std::remove_const_t<std::remove_pointer_t<decltype(rows.data)>>;
+        launch(round_centers<Stored>, kMaxPending / kWarps, kThreads, 0, stream, rows, centers, space);
+        if (try_product<128>(rows, centers, mind, eligible, space, pairs, limit, stream)) return;
+        if (try_product<64>(rows, centers, mind, eligible, space, pairs, limit, stream)) return;
+        if (try_product<32>(rows, centers, mind, eligible, space, pairs, limit, stream)) return;
+        launch(plain_refresh<Stored>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, rows, centers, mind, eligible,
+               pairs);
+    });
+}
+
+}  // namespace poolwright::cuda

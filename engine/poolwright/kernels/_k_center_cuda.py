@@ -1,0 +1,102 @@
+"""Greedy k-center on CUDA."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from poolwright.kernels._native_build import native
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Fewer centers than this are folded faster without tensor cores: the pass is bound by reading the rows.
+_MANY_CENTERS = 8
+# The first picks lower every distance, and a round would make few of them.
+_EAGER_PICKS = 32
+# Rounds queued before the host looks whether all picks are made. Those after the last pick cost microseconds.
+_ROUNDS = 4
+
+
+class CudaBackend:
+    """CUDA kernels on the current stream of the rows' device. Workspace: 8 k bytes, 2 KB a dimension, a few MB.
+
+    Parameters
+    ----------
+    module : ModuleType, optional
+        The kernels; those of the extension by default.
+    eager_picks : int
+        Picks made by a pass over the rows each, before the rounds that read the rows once for many picks.
+    """
+
+    whole_pool = False
+
+    def __init__(self, module: ModuleType | None = None, eager_picks: int = _EAGER_PICKS) -> None:
+        self._native = native() if module is None else module
+        self._eager_picks = max(1, eager_picks)
+
+    def _stream(self, tensor: Tensor) -> int:
+        import torch
+
+        return torch.cuda.current_stream(tensor.device).cuda_stream
+
+    def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
+        import torch
+
+        stream = self._stream(mind)
+        if len(centers) < _MANY_CENTERS:
+            self._native.cuda_k_center_fold(block, centers, mind, eligible, None, stream=stream)
+            return
+        size = self._native.cuda_k_center_fold_workspace(block)
+        workspace = torch.empty(size, dtype=torch.uint8, device=mind.device)
+        self._native.cuda_k_center_fold_many(block, centers, mind, eligible, workspace, stream=stream)
+
+    def farthest(self, mind: Tensor, eligible: Tensor) -> tuple[int, float]:
+        import torch
+
+        stream = self._stream(mind)
+        nothing = torch.empty((len(mind), 0), device=mind.device)
+        centers = torch.empty((0, 0), device=mind.device)
+        key = torch.zeros(1, dtype=torch.int64, device=mind.device)
+        index, value = torch.empty_like(key), torch.empty(1, dtype=torch.float32, device=mind.device)
+        self._native.cuda_k_center_fold(nothing, centers, mind, eligible, key, stream=stream)
+        self._native.cuda_k_center_decode(key, index, value, stream=stream)
+        return int(index), float(value)
+
+    def greedy(
+        self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
+    ) -> tuple[Tensor, Tensor, int]:
+        """Make all picks; the host waits for the device once in four rounds."""
+        import torch
+
+        stream = self._stream(x)
+        keys = torch.zeros(k, dtype=torch.int64, device=x.device)
+        count = int(torch.count_nonzero(eligible))
+        eager = min(k, self._eager_picks)
+        # Nothing is measured before the first pick, and the last one is not folded unless rounds follow.
+        folded = eager - (k == eager)
+        pairs = folded * (count - 1) - folded * (folded - 1) // 2
+        self._native.cuda_k_center_eager(
+            x,
+            mind,
+            eligible,
+            keys,
+            k=eager,
+            first=-1 if first is None else first,
+            fold_last=k > eager,
+            stream=stream,
+        )
+        if k > eager:
+            size = self._native.cuda_k_center_lazy_workspace(x)
+            workspace = torch.empty(size, dtype=torch.uint8, device=x.device)
+            self._native.cuda_k_center_lazy_start(x, eligible, workspace, picks=eager, pairs=pairs, stream=stream)
+            made = eager
+            while made < k:
+                self._native.cuda_k_center_lazy_rounds(
+                    x, mind, eligible, keys, workspace, rounds=_ROUNDS, stream=stream
+                )
+                _, made, pairs = workspace[:24].view(torch.int64).tolist()
+        indices = torch.empty(k, dtype=torch.int64, device=x.device)
+        squared = torch.empty(k, dtype=torch.float32, device=x.device)
+        self._native.cuda_k_center_decode(keys, indices, squared, stream=stream)
+        return indices, squared, pairs

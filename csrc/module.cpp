@@ -32,5 +32,6 @@ PYBIND11_MODULE(_native, module) {
     poolwright::register_k_center(module);
 #if defined(POOLWRIGHT_WITH_CUDA)
     poolwright::register_k_center_cuda(module);
+    poolwright::register_seeding_cuda(module);
 #endif
 }

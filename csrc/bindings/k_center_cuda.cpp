@@ -2,6 +2,7 @@
 
 #include "../cuda/k_center.hpp"
 #include "../cuda/k_center_lazy.hpp"
+#include "cuda_arguments.hpp"
 #include "poll.hpp"
 #include "register.hpp"
 
@@ -10,26 +11,6 @@ namespace py = pybind11;
 namespace poolwright {
 
 namespace {
-
-Matrix cuda_matrix(const ArrayView& x) {
-    const Matrix rows = as_matrix(x.expect_cuda());
-    if (rows.n > cuda::kMaxRows) throw py::value_error("x has more rows than a 32-bit index names; use Rows in parts");
-    return rows;
-}
-
-// A workspace of at least `bytes`, as Python allocated it.
-void* workspace_of(const ArrayView& workspace, const ArrayView& x, int64_t bytes) {
-    workspace.expect_dims(1).expect_dtype(DType::u8).expect_contiguous().expect_same_device(x);
-    if (workspace.size(0) < bytes)
-        throw py::value_error("workspace must have " + std::to_string(bytes) + " bytes, and has " +
-                              std::to_string(workspace.size(0)));
-    return workspace.as<void>();
-}
-
-void expect_state(const ArrayView& x, int64_t n, const ArrayView& mind, const ArrayView& eligible) {
-    mind.expect_dims(1).expect_size(0, n).expect_dtype(DType::f32).expect_contiguous().expect_same_device(x);
-    eligible.expect_dims(1).expect_size(0, n).expect_dtype(DType::u8).expect_contiguous().expect_same_device(x);
-}
 
 void k_center_fold(const py::object& x_array, const py::object& centers_array, const py::object& mind_array,
                    const py::object& eligible_array, const py::object& key_array, uint64_t stream) {

@@ -15,6 +15,7 @@ inline Matrix as_matrix(const ArrayView& view) {
 void register_k_center(pybind11::module_& module);
 #if defined(POOLWRIGHT_WITH_CUDA)
 void register_k_center_cuda(pybind11::module_& module);
+void register_seeding_cuda(pybind11::module_& module);
 #endif
 
 }  // namespace poolwright

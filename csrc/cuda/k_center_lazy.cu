@@ -8,8 +8,6 @@
 // pick do nothing.
 #include "k_center_lazy.hpp"
 
-#include <type_traits>
-
 #include "refresh.cuh"
 
 namespace poolwright::cuda {
@@ -276,7 +274,9 @@ __global__ void __launch_bounds__(kGreedyThreads, 1)
     for (int r = threadIdx.x; r < own; r += kGreedyThreads)
         if (ids[r] != kPicked) mind[ids[r]] = distances[r];
     if (measured != 0) atomicAdd(&state->pairs, measured);
-    if (blockIdx.x == 0 && threadIdx.x == 0) state->picks = pick;
+    if (blockIdx.x != 0 || threadIdx.x != 0) return;
+    state->picks = pick;
+    if (pick == k) state->folded = k;  // nobody wants what the refresh would find
 }
 
 template <class Stored>
@@ -306,7 +306,7 @@ Space take(Parts& parts, const Matrix& x, const Plan& plan) {
     space.state = parts.take<State>(1);
     space.bins = parts.take<unsigned int>(kDigits * kBins);
     space.active = parts.take<uint32_t>(plan.capacity());
-    space.refresh = RefreshSpace::take(parts, x.d);
+    space.refresh = RefreshSpace::take(parts, x, nullptr);
     return space;
 }
 
@@ -331,7 +331,7 @@ void lazy_start(const Matrix& x, const uint8_t* eligible, void* workspace, int64
     Parts parts(workspace);
     const Space space = take(parts, x, plan_for(x, device));
     launch(start_state, 1, 1, 0, as_stream(stream), space.state, picks, static_cast<unsigned long long>(pairs));
-    refresh_prepare(x, eligible, space.refresh, as_stream(stream));
+    refresh_prepare(x, nullptr, eligible, space.refresh, as_stream(stream));
 }
 
 void lazy_rounds(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, void* workspace, int64_t k, int64_t rounds,
@@ -342,7 +342,7 @@ void lazy_rounds(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, voi
     Parts parts(workspace);
     const Space space = take(parts, x, plan);
     const int blocks = std::min(blocks_for(x.n, kThreads), 8 * plan.blocks);
-    const Centers centers{nullptr, keys, &space.state->folded, 0};
+    const Centers centers{nullptr, nullptr, keys, &space.state->folded, kMaxPending};
     for (int64_t round = 0; round < rounds; ++round) {
         launch(begin_round, 1, 1024, 0, queue, space.state, space.bins, keys, k);
         for (int digit = 0; digit < kDigits; ++digit) {
@@ -353,18 +353,18 @@ void lazy_rounds(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, voi
         }
         launch(gather_set, blocks, kThreads, 0, queue, space.state, mind, eligible, x.n, k, space.active);
         with_rows(x, [&](auto rows) {
-            using Stored = std::remove_const_t<std::remove_pointer_t<decltype(rows.data)>>;
+            using Stored = typename decltype(rows)::Element;
             const auto kernel = plan.staged ? greedy_set<Stored, true> : greedy_set<Stored, false>;
             launch_cooperative(kernel, plan.blocks, kGreedyThreads, plan.shared_bytes, queue, rows, space.state,
                                space.active, mind, eligible, keys, k, plan.rows_per_block);
         });
-        refresh(x, centers, mind, eligible, space.refresh, &space.state->pairs, device, queue);
+        refresh(x, nullptr, centers, mind, eligible, space.refresh, &space.state->pairs, device, queue);
     }
 }
 
 int64_t fold_workspace(const Matrix& x) {
     Parts parts(nullptr);
-    RefreshSpace::take(parts, x.d);
+    RefreshSpace::take(parts, x, nullptr);
     return parts.bytes();
 }
 
@@ -372,12 +372,12 @@ void fold_many(const Matrix& x, const float* centers, int64_t m, float* mind, co
                int device, uint64_t stream) {
     const DeviceScope scope(device);
     Parts parts(workspace);
-    const RefreshSpace space = RefreshSpace::take(parts, x.d);
+    const RefreshSpace space = RefreshSpace::take(parts, x, nullptr);
     if (x.n == 0 || m == 0) return;
-    refresh_prepare(x, eligible, space, as_stream(stream));
+    refresh_prepare(x, nullptr, eligible, space, as_stream(stream));
     for (int64_t at = 0; at < m; at += kMaxPending) {
-        const Centers some{centers + at * x.d, nullptr, nullptr, std::min<int64_t>(kMaxPending, m - at)};
-        refresh(x, some, mind, eligible, space, nullptr, device, as_stream(stream));
+        const Centers some{centers + at * x.d, nullptr, nullptr, nullptr, std::min<int64_t>(kMaxPending, m - at)};
+        refresh(x, nullptr, some, mind, eligible, space, nullptr, device, as_stream(stream));
     }
 }
 

@@ -12,6 +12,11 @@
 // root is the square root of the row's current minimum, or of an upper bound of its distance to some center of this tile,
 // enlarged for the error of the fixed order (d / 16 + 8 roundings). What is not ruled out is measured; comparisons are
 // written so that NaN (overflow) rules nothing out. kTiny covers underflow.
+//
+// Outer products g = l (x) r, given by their factors: with L, R the rounded factors and G = L (x) R, the same holds for
+// ||G_i - G_j||^2 = ||L_i||^2 ||R_i||^2 + ||L_j||^2 ||R_j||^2 - 2 <L_i, L_j> <R_i, R_j>, whose two products come one after
+// the other, with ||g - G|| <= ||l - L|| ||r|| + ||L|| ||r - R|| and the sum of both errors of the sums; what is not ruled
+// out is measured in float64.
 #include "refresh.cuh"
 
 #include <cfloat>
@@ -49,18 +54,77 @@ __device__ inline Rounded describe(float squared, float rest, int64_t d) {
             root_above(rest, d) + root_above(squared, d) * 1.1920928955078125e-7f};  // 2^-23: subtraction of the mean
 }
 
+// Sums over one row (or one factor of it) while it is rounded.
+struct Norms {
+    float squared, rest;  // of the rounded numbers, and of the errors of rounding
+    bool zero;            // all of them
+
+    __device__ void add(float value, float rounded) {
+        const float error = value - rounded;
+        squared += rounded * rounded;
+        rest += error * error;
+        zero = zero && value == 0.0f;
+    }
+    __device__ void over_warp() {
+        for (int step = 16; step > 0; step /= 2) {
+            squared += __shfl_xor_sync(0xffffffffu, squared, step);
+            rest += __shfl_xor_sync(0xffffffffu, rest, step);
+        }
+        zero = __all_sync(0xffffffffu, zero);
+    }
+};
+
+__device__ inline Rounded describe_outer(const Norms& left, const Norms& right, int64_t terms) {
+    // Squares of numbers below 1e-19 are lost, and the other factor could be large.
+    const bool lost = (left.squared < 1e-25f && !left.zero) || (right.squared < 1e-25f && !right.zero);
+    const float squared = left.squared * right.squared;
+    if (lost || !(squared < 1e37f) || !(left.rest < 1e37f) || !(right.rest < 1e37f)) return {-INFINITY, INFINITY, FLT_MAX};
+    const float gamma = gamma_of(terms);
+    const float moved_left = root_above(left.rest, terms), moved_right = root_above(right.rest, terms);
+    const float delta = moved_left * (root_above(right.squared, terms) + moved_right) +
+                        root_above(left.squared, terms) * moved_right;
+    return {squared * (1.0f - gamma), squared * (1.0f + gamma), delta * (1.0f + gamma)};
+}
+
+template <bool kOuter>
+__device__ inline Rounded describe_row(const Norms& left, const Norms& right, int64_t terms) {
+    if constexpr (kOuter) return describe_outer(left, right, terms);
+    else return describe(left.squared, left.rest, terms);
+}
+
+// The number of additions that the error of the sums is counted in.
+template <bool kOuter, class Stored>
+__device__ inline int64_t terms_of(const Rows<Stored>& x, const Rows<Stored>& right) {
+    return kOuter ? x.d + right.d + 64 : x.d;
+}
+template <bool kOuter, class Stored>
+__host__ __device__ inline int64_t padded_of(const Rows<Stored>& x, const Rows<Stored>& right) {
+    return padded_columns(x.d) + (kOuter ? padded_columns(right.d) : 0);
+}
+
 __device__ inline int64_t pending(const Centers& centers) {
     return centers.range == nullptr ? centers.count : centers.range[1] - centers.range[0];
 }
 
-// The squared distance of a row to pending center j in the fixed order.
-template <class Stored>
-__device__ inline float distance_to(const Rows<Stored>& x, const Stored* row, const Centers& centers, int64_t j, int lane,
-                                    unsigned mask) {
-    if (centers.dense != nullptr)
-        return squared_distance(row, x.col_stride, centers.dense + j * x.d, 1, x.d, lane, mask);
-    const Stored* center = x.row(key_row(centers.keys[centers.range[0] + j]));
-    return squared_distance(row, x.col_stride, center, x.col_stride, x.d, lane, mask);
+// The squared distance of row i to pending center j, as it counts: in the fixed order, or in float64.
+template <bool kOuter, class Stored>
+__device__ inline float distance_to(const Rows<Stored>& x, const Rows<Stored>& right, int64_t i, const Centers& centers,
+                                    int64_t j, int lane) {
+    const unsigned mask = row_mask();
+    const int64_t id = centers.dense == nullptr ? key_row(centers.keys[centers.range[0] + j]) : 0;
+    if constexpr (kOuter) {
+        const auto with = [&](const Rows<Stored>& rows, const float* dense) {
+            return dense != nullptr
+                       ? compare(rows.row(i), rows.col_stride, dense + j * rows.d, 1, rows.d, lane, mask)
+                       : compare(rows.row(i), rows.col_stride, rows.row(id), rows.col_stride, rows.d, lane, mask);
+        };
+        const Compared own = with(x, centers.dense);
+        return outer_distance(own, with(right, centers.dense_right));
+    } else {
+        return centers.dense != nullptr
+                   ? squared_distance(x.row(i), x.col_stride, centers.dense + j * x.d, 1, x.d, lane, mask)
+                   : squared_distance(x.row(i), x.col_stride, x.row(id), x.col_stride, x.d, lane, mask);
+    }
 }
 
 // Blocks of 32 columns x 8 rows. A column is centered where its mean is large against its spread: elsewhere the
@@ -96,34 +160,39 @@ __global__ void choose_mean(Rows<Stored> x, const uint8_t* eligible, float* mean
     mean[column] = far && fabsf(average) < 1e18f ? average : 0.0f;
 }
 
+// Rounds one row of one factor, by one warp; `value` gives its numbers.
+template <class Value>
+__device__ inline Norms round_center(int64_t padded, const float* mean, __nv_bfloat16* rounded, Value value) {
+    Norms norms{0.0f, 0.0f, true};
+    for (int64_t column = threadIdx.x % 32; column < padded; column += 32) {
+        const float moved = value(column) - mean[column];
+        rounded[column] = __float2bfloat16_rn(moved);
+        norms.add(moved, __bfloat162float(rounded[column]));
+    }
+    norms.over_warp();
+    return norms;
+}
+
 // One warp a center. The last tile is filled up with centers that no row is near to.
-template <class Stored>
-__global__ void __launch_bounds__(kThreads) round_centers(Rows<Stored> x, Centers centers, RefreshSpace space) {
-    const int64_t count = pending(centers), padded = padded_columns(x.d);
+template <class Stored, bool kOuter>
+__global__ void __launch_bounds__(kThreads)
+    round_centers(Rows<Stored> x, Rows<Stored> right, Centers centers, RefreshSpace space) {
+    const int64_t count = pending(centers), padded = padded_of<kOuter>(x, right), own = padded_columns(x.d);
     const int64_t filled = (count + kCenterTile - 1) / kCenterTile * kCenterTile;
-    const int lane = threadIdx.x % 32;
     for (int64_t j = blockIdx.x * kWarps + threadIdx.x / 32; j < filled; j += gridDim.x * kWarps) {
-        const Stored* row = nullptr;
-        if (j < count && centers.dense == nullptr) row = x.row(key_row(centers.keys[centers.range[0] + j]));
-        float squared = 0.0f, rest = 0.0f;
-        for (int64_t column = lane; column < padded; column += 32) {
-            float value = 0.0f;
-            if (j < count && column < x.d) {
-                value = row == nullptr ? centers.dense[j * x.d + column] : widen(row[column * x.col_stride]);
-                value -= space.mean[column];
-            }
-            const __nv_bfloat16 narrow = __float2bfloat16_rn(value);
-            const float wide = __bfloat162float(narrow), error = value - wide;
-            space.rounded[j * padded + column] = narrow;
-            squared += wide * wide;
-            rest += error * error;
-        }
-        for (int step = 16; step > 0; step /= 2) {
-            squared += __shfl_xor_sync(0xffffffffu, squared, step);
-            rest += __shfl_xor_sync(0xffffffffu, rest, step);
-        }
-        if (lane != 0) continue;
-        const Rounded known = j < count ? describe(squared, rest, x.d) : Rounded{INFINITY, INFINITY, 0.0f};
+        const int64_t id = j < count && centers.dense == nullptr ? key_row(centers.keys[centers.range[0] + j]) : 0;
+        const auto factor = [&](const Rows<Stored>& rows, const float* dense, int64_t from, int64_t columns) {
+            return round_center(columns, space.mean + from, space.rounded + j * padded + from, [&](int64_t column) {
+                if (j >= count || column >= rows.d) return 0.0f;
+                return dense != nullptr ? dense[j * rows.d + column] : widen(rows.row(id)[column * rows.col_stride]);
+            });
+        };
+        const Norms first = factor(x, centers.dense, 0, own);
+        Norms second{0.0f, 0.0f, true};
+        if constexpr (kOuter) second = factor(right, centers.dense_right, own, padded - own);
+        if (threadIdx.x % 32 != 0) continue;
+        const Rounded known =
+            j < count ? describe_row<kOuter>(first, second, terms_of<kOuter>(x, right)) : Rounded{INFINITY, INFINITY, 0.0f};
         space.low[j] = known.low;
         space.high[j] = known.high;
         space.delta[j] = known.delta;
@@ -169,22 +238,66 @@ struct alignas(16) Shared {
     int root[kRows];  // the bits of a float that is not negative: they order like it
     uint32_t candidates[kRows][kWarpColumns];
     uint8_t taking_part[kRows];
-    static size_t bytes(int64_t d) {
-        return sizeof(Shared) + kRows * (padded_columns(d) + kPad) * sizeof(__nv_bfloat16);
-    }
+    static size_t bytes(int64_t padded) { return sizeof(Shared) + kRows * (padded + kPad) * sizeof(__nv_bfloat16); }
 };
 
+// Rounds the rows `first` and `first + 1` of a factor into shared memory, by one warp: two at once, so that more loads
+// are under way.
+template <class Stored>
+__device__ inline void round_rows(const Rows<Stored>& x, int64_t first, const bool (&part)[2], bool vectors,
+                                  const float* mean, __nv_bfloat16* rounded, int pitch, Norms (&norms)[2]) {
+    constexpr int kNumbers = kVector<Stored>;
+    const int64_t padded = padded_columns(x.d);
+#pragma unroll
+    for (int q = 0; q < 2; ++q) norms[q] = {0.0f, 0.0f, true};
+#pragma unroll 2
+    for (int64_t column = threadIdx.x % 32 * kNumbers; column < padded; column += 32 * kNumbers) {
+        float values[2][kNumbers];
+        const bool whole = vectors && column + kNumbers <= x.d;
+#pragma unroll
+        for (int q = 0; q < 2; ++q) {
+            if (part[q]) {
+                load_vector(x.row(first + q), column, x.d, x.col_stride, whole, values[q]);
+            } else {
+#pragma unroll
+                for (int i = 0; i < kNumbers; ++i) values[q][i] = 0.0f;
+            }
+        }
+#pragma unroll
+        for (int q = 0; q < 2; ++q) {
+            alignas(8) __nv_bfloat162 packed[kNumbers / 2];
+#pragma unroll
+            for (int i = 0; i < kNumbers; i += 2) {
+                // Columns past d are zeros and so is the mean there.
+                const float a = part[q] ? values[q][i] - mean[column + i] : 0.0f;
+                const float b = part[q] ? values[q][i + 1] - mean[column + i + 1] : 0.0f;
+                packed[i / 2] = __floats2bfloat162_rn(a, b);
+                norms[q].add(a, __bfloat162float(packed[i / 2].x));
+                norms[q].add(b, __bfloat162float(packed[i / 2].y));
+            }
+            auto* target = reinterpret_cast<uint2*>(rounded + q * pitch + column);
+            const auto* source = reinterpret_cast<const uint2*>(packed);
+#pragma unroll
+            for (int i = 0; i < kNumbers / 4; ++i) target[i] = source[i];
+        }
+    }
+#pragma unroll
+    for (int q = 0; q < 2; ++q) norms[q].over_warp();
+}
+
 // A block keeps kRows rounded rows in shared memory and streams all centers past them.
-template <class Stored, int kRows>
+template <class Stored, int kRows, bool kOuter>
 __global__ void __launch_bounds__(kThreads, 1)
-    product_refresh(Rows<Stored> x, Centers centers, float* mind, const uint8_t* eligible, RefreshSpace space,
-                    bool vectors, unsigned long long* pairs) {
+    product_refresh(Rows<Stored> x, Rows<Stored> right, Centers centers, float* mind, const uint8_t* eligible,
+                    RefreshSpace space, bool vectors, unsigned long long* pairs) {
     constexpr int kHigh = kRows / 32;  // tiles of 16 rows that a warp has: kRows / 2 rows
     constexpr int kWide = kNarrow / 8;
-    constexpr int kNumbers = kVector<Stored>;
-    const int64_t count = pending(centers), padded = padded_columns(x.d);
+    const int64_t count = pending(centers), own = padded_columns(x.d), padded = padded_of<kOuter>(x, right);
     if (count <= 0) return;
+    const int64_t terms = terms_of<kOuter>(x, right);
+    const float gamma = gamma_of(terms);
     const int pitch = static_cast<int>(padded) + kPad, steps = static_cast<int>(padded / kStep);
+    const int left_steps = static_cast<int>(own / kStep);
     const int tiles = static_cast<int>((count + kCenterTile - 1) / kCenterTile), iterations = tiles * steps;
     auto& shared = *dynamic_shared<Shared<kRows>>();
     auto* rows = reinterpret_cast<__nv_bfloat16*>(&shared + 1);
@@ -222,50 +335,15 @@ __global__ void __launch_bounds__(kThreads, 1)
         if (__syncthreads_or(any) == 0) continue;
         for (int i = 0; i < kStages - 1; ++i) fetch(i);
 
-        // Two rows a warp at once: more loads under way.
         for (int r = warp * 2; r < kRows; r += kWarps * 2) {
-            float squared[2] = {}, rest[2] = {};
             const bool part[2] = {shared.taking_part[r] != 0, shared.taking_part[r + 1] != 0};
-#pragma unroll 2
-            for (int64_t column = lane * kNumbers; column < padded; column += 32 * kNumbers) {
-                float values[2][kNumbers];
-                const bool whole = vectors && column + kNumbers <= x.d;
+            Norms norms[2], others[2];
+            round_rows(x, base + r, part, vectors, space.mean, rows + r * pitch, pitch, norms);
+            if constexpr (kOuter)
+                round_rows(right, base + r, part, vectors, space.mean + own, rows + r * pitch + own, pitch, others);
 #pragma unroll
-                for (int q = 0; q < 2; ++q) {
-                    if (part[q]) {
-                        load_vector(x.row(base + r + q), column, x.d, x.col_stride, whole, values[q]);
-                    } else {
-#pragma unroll
-                        for (int i = 0; i < kNumbers; ++i) values[q][i] = 0.0f;
-                    }
-                }
-#pragma unroll
-                for (int q = 0; q < 2; ++q) {
-                    __nv_bfloat162 packed[kNumbers / 2];
-#pragma unroll
-                    for (int i = 0; i < kNumbers; i += 2) {
-                        // Columns past d are zeros and so is the mean there.
-                        const float a = values[q][i] - (part[q] ? space.mean[column + i] : 0.0f);
-                        const float b = values[q][i + 1] - (part[q] ? space.mean[column + i + 1] : 0.0f);
-                        packed[i / 2] = __floats2bfloat162_rn(a, b);
-                        const float wide_a = __bfloat162float(packed[i / 2].x), wide_b = __bfloat162float(packed[i / 2].y);
-                        squared[q] += wide_a * wide_a + wide_b * wide_b;
-                        rest[q] += (a - wide_a) * (a - wide_a) + (b - wide_b) * (b - wide_b);
-                    }
-                    auto* target = reinterpret_cast<uint2*>(rows + (r + q) * pitch + column);
-                    const auto* source = reinterpret_cast<const uint2*>(packed);
-#pragma unroll
-                    for (int i = 0; i < kNumbers / 4; ++i) target[i] = source[i];
-                }
-            }
-#pragma unroll
-            for (int q = 0; q < 2; ++q) {
-                for (int step = 16; step > 0; step /= 2) {
-                    squared[q] += __shfl_xor_sync(0xffffffffu, squared[q], step);
-                    rest[q] += __shfl_xor_sync(0xffffffffu, rest[q], step);
-                }
-                if (lane == 0) shared.known[r + q] = describe(squared[q], rest[q], x.d);
-            }
+            for (int q = 0; q < 2; ++q)
+                if (lane == 0) shared.known[r + q] = describe_row<kOuter>(norms[q], others[q], terms);
         }
         if (pairs != nullptr) {
             for (int r = threadIdx.x; r < kRows; r += kThreads)
@@ -273,15 +351,19 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
 
         float sums[kHigh][kWide][4];
+        [[maybe_unused]] float left_sums[kHigh][kWide][4];
         for (int iteration = 0; iteration < iterations; ++iteration) {
             const int step = iteration % steps;
-            if (step == 0) {
+            if (step == 0 || (kOuter && step == left_steps)) {
 #pragma unroll
                 for (int h = 0; h < kHigh; ++h)
 #pragma unroll
                     for (int w = 0; w < kWide; ++w)
 #pragma unroll
-                        for (int e = 0; e < 4; ++e) sums[h][w][e] = 0.0f;
+                        for (int e = 0; e < 4; ++e) {
+                            if constexpr (kOuter) left_sums[h][w][e] = step == 0 ? 1.0f : sums[h][w][e];
+                            sums[h][w][e] = 0.0f;
+                        }
             }
             wait_async<kStages - 2>();
             __syncthreads();  // the stage is there for all; the one before it is free
@@ -305,6 +387,14 @@ __global__ void __launch_bounds__(kThreads, 1)
                 }
             }
             if (step != steps - 1) continue;
+            if constexpr (kOuter) {
+#pragma unroll
+                for (int h = 0; h < kHigh; ++h)
+#pragma unroll
+                    for (int w = 0; w < kWide; ++w)
+#pragma unroll
+                        for (int e = 0; e < 4; ++e) sums[h][w][e] *= left_sums[h][w][e];
+            }
 
             // The tile is complete. First an upper bound of each row's distance to its nearest center here ...
             const int64_t first = static_cast<int64_t>(iteration / steps) * kCenterTile + left + lane % 4 * 2;
@@ -334,7 +424,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                 nearest = fminf(nearest, __shfl_xor_sync(0xffffffffu, nearest, 2));
                 if (lane % 4 == 0) {
                     const Rounded known = shared.known[r];
-                    const float bound = root_above(fmaxf(nearest + known.high, 0.0f), x.d) + known.delta + widest;
+                    const float bound = root_above(fmaxf(nearest + known.high, 0.0f), terms) + known.delta + widest;
                     if (bound < INFINITY) atomicMin(&shared.root[r], __float_as_int(bound));
                 }
             }
@@ -345,7 +435,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                 const int h = part / 2, e = part % 2 * 2, r = top + h * 16 + part % 2 * 8 + lane / 4;
                 const Rounded known = shared.known[r];
                 const float nearest = __int_as_float(shared.root[r]);
-                const float root = nearest * (1.0f + gamma_of(x.d)) + kTiny + known.delta;
+                const float root = nearest * (1.0f + gamma) + kTiny + known.delta;
                 uint32_t word = 0;
 #pragma unroll
                 for (int w = 0; w < kWide; ++w)
@@ -369,7 +459,7 @@ __global__ void __launch_bounds__(kThreads, 1)
                 for (int part = 0; part < kWarpColumns; ++part) {
                     for (uint32_t word = shared.candidates[r][part]; word != 0; word &= word - 1) {
                         const int64_t j = tile + part * kNarrow + __ffs(static_cast<int>(word)) - 1;
-                        smallest = fminf(smallest, distance_to(x, x.row(base + r), centers, j, lane % kLanes, row_mask()));
+                        smallest = fminf(smallest, distance_to<kOuter>(x, right, base + r, centers, j, lane % kLanes));
                         looked = true;
                         measured += lane % kLanes == 0;
                     }
@@ -386,10 +476,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (pairs != nullptr && measured != 0) atomicAdd(pairs, measured);
 }
 
-// For rows that are too long for shared memory: every pair in the fixed order.
-template <class Stored>
-__global__ void __launch_bounds__(kThreads)
-    plain_refresh(Rows<Stored> x, Centers centers, float* mind, const uint8_t* eligible, unsigned long long* pairs) {
+// For rows that are too long for shared memory: every pair as it counts.
+template <class Stored, bool kOuter>
+__global__ void __launch_bounds__(kThreads) plain_refresh(Rows<Stored> x, Rows<Stored> right, Centers centers, float* mind,
+                                                          const uint8_t* eligible, unsigned long long* pairs) {
     const int64_t count = pending(centers);
     const int lane = threadIdx.x % kLanes;
     unsigned long long measured = 0;
@@ -398,7 +488,7 @@ __global__ void __launch_bounds__(kThreads)
         if (eligible != nullptr && eligible[row] == 0) continue;
         float smallest = mind[row];
         for (int64_t j = 0; j < count; ++j)
-            smallest = fminf(smallest, distance_to(x, x.row(row), centers, j, lane, row_mask()));
+            smallest = fminf(smallest, distance_to<kOuter>(x, right, row, centers, j, lane));
         if (lane != 0) continue;
         mind[row] = smallest;
         measured += static_cast<unsigned long long>(count);
@@ -406,24 +496,55 @@ __global__ void __launch_bounds__(kThreads)
     if (pairs != nullptr && measured != 0) atomicAdd(pairs, measured);
 }
 
-template <int kRows, class Stored>
-bool try_product(const Rows<Stored>& x, const Centers& centers, float* mind, const uint8_t* eligible,
-                 const RefreshSpace& space, unsigned long long* pairs, int64_t limit, cudaStream_t stream) {
-    const size_t bytes = Shared<kRows>::bytes(x.d);
-    if (static_cast<int64_t>(bytes) > limit) return false;
-    const bool vectors = x.col_stride == 1 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
-                         x.row_stride * static_cast<int64_t>(sizeof(Stored)) % 16 == 0;
-    const int resident = resident_blocks(product_refresh<Stored, kRows>, kThreads, bytes);
-    const int blocks = static_cast<int>(std::min<int64_t>(resident, (x.n + kRows - 1) / kRows));
-    launch(product_refresh<Stored, kRows>, blocks, kThreads, bytes, stream, x, centers, mind, eligible, space, vectors,
-           pairs);
-    return true;
+template <class Stored>
+bool aligned(const Rows<Stored>& x) {
+    return x.col_stride == 1 && reinterpret_cast<uintptr_t>(x.data) % 16 == 0 &&
+           x.row_stride * static_cast<int64_t>(sizeof(Stored)) % 16 == 0;
+}
+
+template <bool kOuter, class Stored>
+struct Refresh {
+    Rows<Stored> x, right;
+    const Centers& centers;
+    float* mind;
+    const uint8_t* eligible;
+    const RefreshSpace& space;
+    unsigned long long* pairs;
+    cudaStream_t stream;
+
+    template <int kRows>
+    bool try_product(int64_t limit) const {
+        const size_t bytes = Shared<kRows>::bytes(padded_of<kOuter>(x, right));
+        if (static_cast<int64_t>(bytes) > limit) return false;
+        const auto kernel = product_refresh<Stored, kRows, kOuter>;
+        const int64_t blocks = std::min<int64_t>(resident_blocks(kernel, kThreads, bytes), (x.n + kRows - 1) / kRows);
+        const bool vectors = aligned(x) && (!kOuter || aligned(right));
+        launch(kernel, static_cast<unsigned>(blocks), kThreads, bytes, stream, x, right, centers, mind, eligible, space,
+               vectors, pairs);
+        return true;
+    }
+
+    void run(int64_t limit) const {
+        const int64_t filled = (centers.count + kCenterTile - 1) / kCenterTile * kCenterTile;
+        launch(round_centers<Stored, kOuter>, static_cast<unsigned>(filled / kWarps), kThreads, 0, stream, x, right, centers,
+               space);
+        if constexpr (!kOuter) {  // two products would not fit into the registers
+            if (try_product<128>(limit)) return;
+        }
+        if (try_product<64>(limit) || try_product<32>(limit)) return;
+        launch(plain_refresh<Stored, kOuter>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, x, right, centers, mind,
+               eligible, pairs);
+    }
+};
+
+int64_t padded_both(const Matrix& x, const Matrix* right) {
+    return padded_columns(x.d) + (right == nullptr ? 0 : padded_columns(right->d));
 }
 
 }  // namespace
 
-RefreshSpace RefreshSpace::take(Parts& parts, int64_t d) {
-    const int64_t padded = padded_columns(d);
+RefreshSpace RefreshSpace::take(Parts& parts, const Matrix& x, const Matrix* right) {
+    const int64_t padded = padded_both(x, right);
     RefreshSpace space;
     space.rounded = parts.take<__nv_bfloat16>(kMaxPending * padded);
     space.low = parts.take<float>(kMaxPending);
@@ -433,27 +554,30 @@ RefreshSpace RefreshSpace::take(Parts& parts, int64_t d) {
     return space;
 }
 
-void refresh_prepare(const Matrix& x, const uint8_t* eligible, const RefreshSpace& space, cudaStream_t stream) {
-    const int64_t padded = padded_columns(x.d);
+void refresh_prepare(const Matrix& x, const Matrix* right, const uint8_t* eligible, const RefreshSpace& space,
+                     cudaStream_t stream) {
+    const int64_t padded = padded_both(x, right);
+    if (right != nullptr) {  // outer products do not move with their factors
+        check(cudaMemsetAsync(space.mean, 0, static_cast<size_t>(padded) * sizeof(float), stream), "cudaMemsetAsync");
+        return;
+    }
     with_rows(x, [&](auto rows) {
-        launch(choose_mean<std::remove_const_t<std::remove_pointer_t<decltype(rows.data)>>>,
-               static_cast<unsigned>((padded + 31) / 32), dim3(32, 8), 0, stream, rows, eligible, space.mean, padded);
+        launch(choose_mean<typename decltype(rows)::Element>, static_cast<unsigned>((padded + 31) / 32), dim3(32, 8), 0,
+               stream, rows, eligible, space.mean, padded);
     });
 }
 
-void refresh(const Matrix& x, const Centers& centers, float* mind, const uint8_t* eligible, const RefreshSpace& space,
-             unsigned long long* pairs, int device, cudaStream_t stream) {
-    if (x.n == 0) return;
+void refresh(const Matrix& x, const Matrix* right, const Centers& centers, float* mind, const uint8_t* eligible,
+             const RefreshSpace& space, unsigned long long* pairs, int device, cudaStream_t stream) {
+    if (x.n == 0 || centers.count == 0) return;
     int limit = 0;
     check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
     with_rows(x, [&](auto rows) {
-        using Stored = std::remove_const_t<std::remove_pointer_t<decltype(rows.data)>>;
-        launch(round_centers<Stored>, kMaxPending / kWarps, kThreads, 0, stream, rows, centers, space);
-        if (try_product<128>(rows, centers, mind, eligible, space, pairs, limit, stream)) return;
-        if (try_product<64>(rows, centers, mind, eligible, space, pairs, limit, stream)) return;
-        if (try_product<32>(rows, centers, mind, eligible, space, pairs, limit, stream)) return;
-        launch(plain_refresh<Stored>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, rows, centers, mind, eligible,
-               pairs);
+        using Stored = typename decltype(rows)::Element;
+        if (right == nullptr)
+            Refresh<false, Stored>{rows, {}, centers, mind, eligible, space, pairs, stream}.run(limit);
+        else
+            Refresh<true, Stored>{rows, rows_of<Stored>(*right), centers, mind, eligible, space, pairs, stream}.run(limit);
     });
 }
 

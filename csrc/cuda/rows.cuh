@@ -52,9 +52,39 @@ __device__ inline float squared_distance(const Stored* row, int64_t row_step, co
     return add_lanes(sum, mask);
 }
 
+// The squared distance of outer products g = left (x) right in float64, for the 16 threads of one row together; lane 0
+// gets it. With u, v the difference and the sum of the left factors, and w, z those of the right ones,
+//   4 |g_i - g_j|^2 = |u|^2 |z|^2 + |v|^2 |w|^2 + 2 <u, v> <w, z>,
+// which cancels nothing where the rows are close, unlike |g_i|^2 + |g_j|^2 - 2 <g_i, g_j>: equal rows are at exactly 0.
+struct Compared {
+    double apart, together, across;
+};
+template <class Stored, class Center>
+__device__ inline Compared compare(const Stored* row, int64_t row_step, const Center* center, int64_t center_step,
+                                   int64_t d, int lane, unsigned mask) {
+    Compared sums{0.0, 0.0, 0.0};
+    for (int64_t j = lane; j < d; j += kLanes) {
+        const double a = widen(row[j * row_step]), b = widen(center[j * center_step]);
+        sums.apart += (a - b) * (a - b);
+        sums.together += (a + b) * (a + b);
+        sums.across += (a - b) * (a + b);
+    }
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+        sums.apart += __shfl_down_sync(mask, sums.apart, half, kLanes);
+        sums.together += __shfl_down_sync(mask, sums.together, half, kLanes);
+        sums.across += __shfl_down_sync(mask, sums.across, half, kLanes);
+    }
+    return sums;
+}
+__device__ inline float outer_distance(const Compared& left, const Compared& right) {
+    const double four = left.apart * right.together + left.together * right.apart + 2.0 * left.across * right.across;
+    return static_cast<float>(four > 0.0 ? 0.25 * four : 0.0);
+}
+
 // A matrix whose type the kernel knows.
 template <class Stored>
 struct Rows {
+    using Element = Stored;
     const Stored* data;
     int64_t n, d, row_stride, col_stride;
     __device__ const Stored* row(int64_t i) const { return data + i * row_stride; }

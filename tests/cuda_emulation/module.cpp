@@ -16,4 +16,5 @@ PYBIND11_MODULE(emulated_cuda, module) {
         py::arg("shared_bytes") = 232448, py::arg("order") = 0);
     register_self_test(module);
     poolwright::register_k_center_cuda(module);
+    poolwright::register_seeding_cuda(module);
 }

@@ -136,7 +136,6 @@ def test_adversarial_pools_are_picked_greedily_in_rounds(emulated_cuda, name, de
     assert_greedy(POOLS[name], kernels.KCenterResult(indices, squared.double().sqrt(), 0), k)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_few_pairs_are_measured_twice(emulated_cuda):
     # The rounds read 400 rows against 1 + 29 picks; what the bounds leave open is measured once more.
     emulated_cuda.configure(**DEVICES["one-block"])
@@ -146,6 +145,7 @@ def test_few_pairs_are_measured_twice(emulated_cuda):
     assert pairs < 2 * product + 2 * 400
 
 
+@pytest.mark.parametrize("device", DEVICES)
 def test_ties_go_to_the_lowest_index_across_sets_and_rounds(emulated_cuda, device):
     emulated_cuda.configure(**DEVICES[device])
     x = integer_pool(n=800, d=3, largest=1)  # 27 distinct points: nearly all distances tie
@@ -213,7 +213,7 @@ def test_rows_past_the_queue_of_rounds_do_nothing(emulated_cuda):
 
 def test_a_workspace_that_is_too_small_is_refused(emulated_cuda):
     x = torch.randn(60, 8)
-    with pytest.raises(ValueError, match="workspace must have [0-9]+ bytes, and has 10"):
+    with pytest.raises(ValueError, match=r"workspace must have [0-9]+ bytes, and has 10"):
         emulated_cuda.cuda_k_center_lazy_start(
             x, torch.ones(60, dtype=torch.uint8), torch.empty(10, dtype=torch.uint8), picks=0, pairs=0, stream=0
         )
@@ -226,4 +226,4 @@ def test_the_public_function_counts_what_the_rounds_computed(emulated_cuda, monk
     x = torch.randn(300, 24)
     result = kernels.k_center(x, 30, labeled=[1, 2], backend="cuda")
     assert_greedy(x.numpy(), result, 30, labeled=[1, 2])
-    assert 298 * 2 < result.distances_evaluated < 298 * 32 + 20 * 298
+    assert 298 * 2 < result.distances_evaluated < 3 * 298 * 31

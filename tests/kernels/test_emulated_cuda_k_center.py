@@ -95,6 +95,19 @@ def test_folding_holds_at_every_scale(emulated_cuda, scale):
     assert torch.equal(mind, expected)
 
 
+def test_near_ties_are_decided_by_the_fixed_order(emulated_cuda):
+    # All centers are at distance 1 within 1e-4, far below the rounding to bfloat16.
+    x = torch.randn(120, 48) * 0.01
+    directions = torch.nn.functional.normalize(torch.randn(130, 48), dim=1)
+    x -= x @ torch.linalg.pinv(directions[:40]) @ directions[:40]  # and no row leans towards the first 40
+    centers = directions * (1 + 1e-4 * torch.rand(130, 1))
+    centers[40:] *= 3
+    mind, eligible = torch.full((120,), torch.inf), torch.ones(120, dtype=torch.uint8)
+    expected = plain_fold(x, centers, mind, eligible)
+    EmulatedBackend(emulated_cuda).fold(x, centers, mind, eligible)
+    assert torch.equal(mind, expected)
+
+
 def test_more_centers_than_one_refresh_takes_are_folded_in_parts(emulated_cuda):
     x, centers = torch.randn(40, 5), torch.randn(1100, 5)
     mind, eligible = torch.full((40,), torch.inf), torch.ones(40, dtype=torch.uint8)
@@ -170,6 +183,7 @@ def test_every_point_can_be_picked_in_rounds(emulated_cuda):
     assert greedy(emulated_cuda, x, 90)[0].tolist() == expected
 
 
+@pytest.mark.slow
 def test_more_picks_than_one_refresh_takes_end_the_round(emulated_cuda):
     # One set holds the whole pool, so only the limit of pending centers ends a round.
     emulated_cuda.configure(multiprocessors=1)

@@ -95,7 +95,7 @@ def test_draws_have_exactly_the_distribution_of_d_squared_sampling(sample):
         expected.append(nearest[second] / nearest.sum() * after[third] / after.sum())
     assert sum(expected) == pytest.approx(1)
     counts = dict.fromkeys(cells, 0)
-    draws = 200
+    draws = 120
     for seed in range(draws):
         counts[tuple(sample(x, k=3, first=0, seed=seed)[0].tolist()[1:])] += 1
     observed = np.array([counts[cell] for cell in cells])

@@ -10,7 +10,8 @@ namespace poolwright {
 
 inline Matrix cuda_matrix(const ArrayView& x) {
     const Matrix rows = as_matrix(x.expect_cuda());
-    if (rows.n > cuda::kMaxRows) throw pybind11::value_error("x has more rows than a 32-bit index names; use Rows in parts");
+    if (rows.n > cuda::kMaxRows)
+        throw pybind11::value_error("x has more rows than a 32-bit index names; use Rows in parts");
     return rows;
 }
 

@@ -80,7 +80,8 @@ void fold(const Matrix& x, const float* centers, int64_t m, float* mind, const u
     launch_pass(x, centers, m, nullptr, mind, const_cast<uint8_t*>(eligible), best, as_stream(stream));
 }
 
-void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t k, int64_t first, bool fold_last,
+void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t k, int64_t first,
+    bool fold_last,
                     int device, uint64_t stream, const std::function<void()>& poll) {
     if (k == 0) return;
     const DeviceScope scope(device);

@@ -17,8 +17,8 @@ int64_t lazy_workspace(const Matrix& x, int device);
 void lazy_start(const Matrix& x, const uint8_t* eligible, void* workspace, int64_t picks, int64_t pairs, int device,
                 uint64_t stream);
 
-// Queues `rounds` rounds, each of at least one pick until there are k. `keys` (k) takes the picks; eligible[] is cleared
-// at each. mind has seen all picks after a round, but for the last ones of the round that makes pick k.
+// Queues `rounds` rounds, each of at least one pick until there are k. `keys` (k) takes the picks; eligible[] is
+// cleared at each. mind has seen all picks after a round, but for the last ones of the round that makes pick k.
 void lazy_rounds(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, void* workspace, int64_t k, int64_t rounds,
                  int device, uint64_t stream);
 

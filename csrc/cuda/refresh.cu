@@ -1,22 +1,23 @@
 // The refresh: products of bfloat16 numbers on tensor cores tell which centers could be a row's nearest, and only those
 // are measured in the fixed order. Products are never written to memory.
 //
-// Why the result has the bits of the plain loop. With a the row minus the mean (any vector serves) and A its rounding to
-// bfloat16, and b, B the same for a center,
+// Why the result has the bits of the plain loop. With a the row minus the mean (any vector serves) and A its rounding
+// to bfloat16, and b, B the same for a center,
 //     | ||a - b|| - ||A - B|| |  <=  delta_a + delta_b,     delta_a >= ||a - A||,
-// where ||a - A|| is summed from the rounding errors themselves (they are exact in float32) and enlarged for the float32
-// subtraction of the mean. S = ||A||^2 + ||B||^2 - 2 <A, B> is off by at most gamma (||A||^2 + ||B||^2), for any order of
-// the sum and for truncating adders: gamma covers (d + 64) additions of error 2^-21, twice what tensor cores need that
-// cut off at the 23rd bit of the largest of 17 terms. So low <= ||A - B||^2 <= high with norms (1 -+ gamma) ||.||^2, and
+// where ||a - A|| is summed from the rounding errors themselves (they are exact in float32) and enlarged for the
+// float32 subtraction of the mean. S = ||A||^2 + ||B||^2 - 2 <A, B> is off by at most gamma (||A||^2 + ||B||^2), for
+// any order of the sum and for truncating adders: gamma covers (d + 64) additions of error 2^-21, twice what tensor
+// cores need that cut off at the 23rd bit of the largest of 17 terms. So low <= ||A - B||^2 <= high with norms (1 -+
+// gamma) ||.||^2, and
 //     sqrt(low) >= root + delta_a + delta_b   implies   ||a - b|| >= root.
-// root is the square root of the row's current minimum, or of an upper bound of its distance to some center of this tile,
-// enlarged for the error of the fixed order (d / 16 + 8 roundings). What is not ruled out is measured; comparisons are
-// written so that NaN (overflow) rules nothing out. kTiny covers underflow.
+// root is the square root of the row's current minimum, or of an upper bound of its distance to some center of this
+// tile, enlarged for the error of the fixed order (d / 16 + 8 roundings). What is not ruled out is measured;
+// comparisons are written so that NaN (overflow) rules nothing out. kTiny covers underflow.
 //
 // Outer products g = l (x) r, given by their factors: with L, R the rounded factors and G = L (x) R, the same holds for
-// ||G_i - G_j||^2 = ||L_i||^2 ||R_i||^2 + ||L_j||^2 ||R_j||^2 - 2 <L_i, L_j> <R_i, R_j>, whose two products come one after
-// the other, with ||g - G|| <= ||l - L|| ||r|| + ||L|| ||r - R|| and the sum of both errors of the sums; what is not ruled
-// out is measured in float64.
+// ||G_i - G_j||^2 = ||L_i||^2 ||R_i||^2 + ||L_j||^2 ||R_j||^2 - 2 <L_i, L_j> <R_i, R_j>, whose two products come one
+// after the other, with ||g - G|| <= ||l - L|| ||r|| + ||L|| ||r - R|| and the sum of both errors of the sums; what is
+// not ruled out is measured in float64.
 #include "refresh.cuh"
 
 #include <cfloat>
@@ -78,7 +79,8 @@ __device__ inline Rounded describe_outer(const Norms& left, const Norms& right, 
     // Squares of numbers below 1e-19 are lost, and the other factor could be large.
     const bool lost = (left.squared < 1e-25f && !left.zero) || (right.squared < 1e-25f && !right.zero);
     const float squared = left.squared * right.squared;
-    if (lost || !(squared < 1e37f) || !(left.rest < 1e37f) || !(right.rest < 1e37f)) return {-INFINITY, INFINITY, FLT_MAX};
+    if (lost || !(squared < 1e37f) || !(left.rest < 1e37f) || !(right.rest < 1e37f))
+        return {-INFINITY, INFINITY, FLT_MAX};
     const float gamma = gamma_of(terms);
     const float moved_left = root_above(left.rest, terms), moved_right = root_above(right.rest, terms);
     const float delta = moved_left * (root_above(right.squared, terms) + moved_right) +
@@ -192,7 +194,8 @@ __global__ void __launch_bounds__(kThreads)
         if constexpr (kOuter) second = factor(right, centers.dense_right, own, padded - own);
         if (threadIdx.x % 32 != 0) continue;
         const Rounded known =
-            j < count ? describe_row<kOuter>(first, second, terms_of<kOuter>(x, right)) : Rounded{INFINITY, INFINITY, 0.0f};
+            j < count ? describe_row<kOuter>(first, second, terms_of<kOuter>(x, right))
+                      : Rounded{INFINITY, INFINITY, 0.0f};
         space.low[j] = known.low;
         space.high[j] = known.high;
         space.delta[j] = known.delta;
@@ -478,7 +481,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // For rows that are too long for shared memory: every pair as it counts.
 template <class Stored, bool kOuter>
-__global__ void __launch_bounds__(kThreads) plain_refresh(Rows<Stored> x, Rows<Stored> right, Centers centers, float* mind,
+__global__ void __launch_bounds__(kThreads) plain_refresh(Rows<Stored> x, Rows<Stored> right, Centers centers,
+    float* mind,
                                                           const uint8_t* eligible, unsigned long long* pairs) {
     const int64_t count = pending(centers);
     const int lane = threadIdx.x % kLanes;
@@ -526,13 +530,14 @@ struct Refresh {
 
     void run(int64_t limit) const {
         const int64_t filled = (centers.count + kCenterTile - 1) / kCenterTile * kCenterTile;
-        launch(round_centers<Stored, kOuter>, static_cast<unsigned>(filled / kWarps), kThreads, 0, stream, x, right, centers,
-               space);
+        launch(round_centers<Stored, kOuter>, static_cast<unsigned>(filled / kWarps), kThreads, 0, stream, x, right,
+               centers, space);
         if constexpr (!kOuter) {  // two products would not fit into the registers
             if (try_product<128>(limit)) return;
         }
         if (try_product<64>(limit) || try_product<32>(limit)) return;
-        launch(plain_refresh<Stored, kOuter>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, x, right, centers, mind,
+        launch(plain_refresh<Stored, kOuter>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, x, right, centers,
+            mind,
                eligible, pairs);
     }
 };
@@ -577,7 +582,8 @@ void refresh(const Matrix& x, const Matrix* right, const Centers& centers, float
         if (right == nullptr)
             Refresh<false, Stored>{rows, {}, centers, mind, eligible, space, pairs, stream}.run(limit);
         else
-            Refresh<true, Stored>{rows, rows_of<Stored>(*right), centers, mind, eligible, space, pairs, stream}.run(limit);
+            Refresh<true, Stored>{rows, rows_of<Stored>(*right), centers, mind, eligible, space, pairs, stream}
+                .run(limit);
     });
 }
 

@@ -2,8 +2,8 @@
 // the centers of the last refresh, and accepted with probability D^2 / bound, so it is picked with probability
 // proportional to D^2. A rejected row's bound becomes its D^2, which keeps every bound valid.
 //
-// Sums are in float64, over groups of 1024 rows and over clusters of 1024 groups, each in one fixed order; a changed bound
-// changes one group and one cluster, which are summed again. So the same seed gives the same picks.
+// Sums are in float64, over groups of 1024 rows and over clusters of 1024 groups, each in one fixed order; a changed
+// bound changes one group and one cluster, which are summed again. So the same seed gives the same picks.
 #include "seeding.hpp"
 
 #include <type_traits>
@@ -199,7 +199,8 @@ __global__ void __launch_bounds__(kDrawThreads)
 template <class Stored, bool kOuter>
 __global__ void __launch_bounds__(kDrawThreads)
     draw(Rows<Stored> x, Rows<Stored> right, State* state, double* groups, int64_t group_count, double* clusters,
-         int64_t cluster_count, float* nearest, uint8_t* eligible, Key* keys, int64_t k, uint64_t seed, int64_t patience) {
+         int64_t cluster_count, float* nearest, uint8_t* eligible, Key* keys, int64_t k, uint64_t seed,
+             int64_t patience) {
     __shared__ BlockSums shared;
     __shared__ int smallest;
     if (stopped(state, k)) return;
@@ -224,7 +225,8 @@ __global__ void __launch_bounds__(kDrawThreads)
         const Stretch<double> in_cluster{groups + cluster * kGroup,
                                          min(static_cast<int64_t>(kGroup), group_count - cluster * kGroup)};
         const int64_t group = cluster * kGroup + find(in_cluster, target, shared);
-        const Stretch<float> in_group{nearest + group * kGroup, min(static_cast<int64_t>(kGroup), x.n - group * kGroup)};
+        const Stretch<float> in_group{nearest + group * kGroup, min(static_cast<int64_t>(kGroup),
+            x.n - group * kGroup)};
         const int64_t row = group * kGroup + find(in_group, target, shared);
         const float bound = nearest[row];
 
@@ -236,7 +238,8 @@ __global__ void __launch_bounds__(kDrawThreads)
             float squared;
             if constexpr (kOuter) {
                 const Compared own = compare(x.row(row), x.col_stride, x.row(center), x.col_stride, x.d, lane, mask);
-                squared = outer_distance(own, compare(right.row(row), right.col_stride, right.row(center), right.col_stride,
+                squared = outer_distance(own, compare(right.row(row), right.col_stride, right.row(center),
+                    right.col_stride,
                                                       right.d, lane, mask));
             } else {
                 squared = squared_distance(x.row(row), x.col_stride, x.row(center), x.col_stride, x.d, lane, mask);
@@ -285,7 +288,8 @@ void with_factors(const Matrix& left, const Matrix* right, F&& f) {
 
 void refresh_picks(const SeedingArgs& args, const Space& space) {
     const Centers centers{nullptr, nullptr, args.keys, &space.state->folded, kSeedingBatch};
-    refresh(args.left, args.right, centers, args.nearest, args.eligible, space.refresh, &space.state->pairs, args.device,
+    refresh(args.left, args.right, centers, args.nearest, args.eligible, space.refresh, &space.state->pairs,
+        args.device,
             as_stream(args.stream));
 }
 
@@ -313,12 +317,14 @@ void seeding_batches(const SeedingArgs& args, uint64_t seed, int64_t patience, i
     const cudaStream_t queue = as_stream(args.stream);
     for (int64_t batch = 0; batch < batches; ++batch) {
         refresh_picks(args, space);
-        launch(sum_groups, blocks_for(space.group_count, 1), kDrawThreads, 0, queue, space.state, args.nearest, args.left.n,
+        launch(sum_groups, blocks_for(space.group_count, 1), kDrawThreads, 0, queue, space.state, args.nearest,
+            args.left.n,
                args.k, space.groups, space.group_count);
         launch(sum_clusters, blocks_for(space.cluster_count, 1), kDrawThreads, 0, queue, space.state, space.groups,
                space.group_count, args.k, space.clusters, space.cluster_count);
         with_factors(args.left, args.right, [&](auto rows, auto others, auto outer) {
-            launch(draw<typename decltype(rows)::Element, decltype(outer)::value>, 1, kDrawThreads, 0, queue, rows, others,
+            launch(draw<typename decltype(rows)::Element, decltype(outer)::value>, 1, kDrawThreads, 0, queue, rows,
+                others,
                    space.state, space.groups, space.group_count, space.clusters, space.cluster_count, args.nearest,
                    args.eligible, args.keys, args.k, seed, patience);
         });

@@ -1,6 +1,6 @@
 // D^2 sampling (k-means++) on CUDA by rejection, of rows or of outer products of two matrices' rows. Nothing here
-// allocates or synchronizes: the caller gives the workspace, queues batches, and looks now and then how many picks there
-// are.
+// allocates or synchronizes: the caller gives the workspace, queues batches, and looks now and then how many picks
+// there are.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ constexpr int kSeedingBatch = 64;  // picks between two refreshes at most
 struct SeedingArgs {
     Matrix left;
     const Matrix* right;
-    float* nearest;     // n: squared distances to the nearest center, 0 for picked and ineligible rows; inf without centers
+    float* nearest;     // n: squared distances to the nearest center (inf: none); 0 for picked and ineligible rows
     uint8_t* eligible;  // n: cleared at each pick
     Key* keys;          // k: the picks, as keys whose index part counts
     int64_t k;

@@ -287,7 +287,8 @@ std::string Block::run() {
     }
     for (size_t i = 0; i < kCanary; ++i)
         if (canary_[i] != kPoison)
-            return "block " + std::to_string(number_) + " wrote past its dynamic shared memory, at byte +" + std::to_string(i);
+            return "block " + std::to_string(number_) + " wrote past its dynamic shared memory, at byte +" +
+                   std::to_string(i);
     return "";
 }
 
@@ -308,7 +309,8 @@ void* dynamic_shared_memory() { return Block::current->dynamic(); }
 void fail(const std::string& what) { Block::current->stop(what); }
 
 void queue_copy(void* to, const void* from, int bytes, int zeros) {
-    if (reinterpret_cast<uintptr_t>(to) % (bytes + zeros) || (bytes && reinterpret_cast<uintptr_t>(from) % (bytes + zeros)))
+    const auto unaligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % (bytes + zeros) != 0; };
+    if (unaligned(to) || (bytes > 0 && unaligned(from)))
         fail("an asynchronous copy of unaligned memory");
     Block::current->running().copies.push_back({to, from, bytes, zeros});
 }

@@ -1,4 +1,5 @@
-// The CUDA kernels and their bindings as a Python module that reads CPU memory, and the settings of the emulated device.
+// The CUDA kernels and their bindings as a Python module that reads CPU memory, and the settings of the emulated
+// device.
 #include "../../csrc/bindings/register.hpp"
 #include "emulated_block.hpp"
 

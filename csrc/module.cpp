@@ -35,5 +35,6 @@ PYBIND11_MODULE(_native, module) {
 #if defined(POOLWRIGHT_WITH_CUDA)
     poolwright::register_k_center_cuda(module);
     poolwright::register_sinkhorn_cuda(module);
+    poolwright::register_seeding_cuda(module);
 #endif
 }

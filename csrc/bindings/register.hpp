@@ -18,6 +18,7 @@ void register_seeding(pybind11::module_& module);
 #if defined(POOLWRIGHT_WITH_CUDA)
 void register_k_center_cuda(pybind11::module_& module);
 void register_sinkhorn_cuda(pybind11::module_& module);
+void register_seeding_cuda(pybind11::module_& module);
 #endif
 
 }  // namespace poolwright

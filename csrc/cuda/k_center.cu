@@ -1,45 +1,10 @@
-#include <cuda_fp16.h>
-
-#include <algorithm>
-
-#include "check.cuh"
 #include "k_center.hpp"
-#include "launch.cuh"
+
+#include "rows.cuh"
 
 namespace poolwright::cuda {
 
 namespace {
-
-constexpr int kLanes = 16;    // threads that share one row; the partial sums of the fixed order
-constexpr int kThreads = 256;
-constexpr int kRowsPerBlock = kThreads / kLanes;
-constexpr int kMaxBlocks = 8192;  // more rows than this covers are looped over
-
-__device__ inline float widen(float value) { return value; }
-__device__ inline float widen(__half value) { return __half2float(value); }
-struct Bfloat {
-    uint16_t bits;
-};
-__device__ inline float widen(Bfloat value) { return __uint_as_float(static_cast<uint32_t>(value.bits) << 16); }
-
-__device__ inline Key make_key(float squared, int64_t row) {
-    return (static_cast<Key>(__float_as_uint(squared)) << 32) | (0xffffffffu - static_cast<uint32_t>(row));
-}
-__device__ inline int64_t key_row(Key key) { return 0xffffffffu - static_cast<uint32_t>(key); }
-
-// Called by the 16 threads of one row together; lane 0 gets the sum. The _rn intrinsics are never fused.
-template <class Stored, class Center>
-__device__ inline float squared_distance(const Stored* row, int64_t row_step, const Center* center, int64_t center_step,
-                                         int64_t d, int lane, unsigned mask) {
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int64_t j = lane; j < d; j += kLanes) {
-        const float difference = __fsub_rn(widen(row[j * row_step]), widen(center[j * center_step]));
-        sum = __fadd_rn(sum, __fmul_rn(difference, difference));
-    }
-    for (int half = kLanes / 2; half > 0; half /= 2) sum = __fadd_rn(sum, __shfl_down_sync(mask, sum, half, kLanes));
-    return sum;
-}
 
 // One pass over the rows. The centers are either `centers` (m x d float32) or, where `previous` is not null, the one
 // row of x that *previous names; that row stops being eligible.
@@ -51,7 +16,7 @@ __global__ void __launch_bounds__(kThreads)
     if (threadIdx.x == 0) block_best = 0;
     __syncthreads();
     const int lane = threadIdx.x % kLanes;
-    const unsigned mask = 0xffffu << (threadIdx.x % 32 / kLanes * kLanes);
+    const unsigned mask = row_mask();
     const int64_t picked = previous != nullptr && *previous != 0 ? key_row(*previous) : -1;
     Key mine = 0;
     for (int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsPerBlock + threadIdx.x / kLanes; row < n;
@@ -91,10 +56,6 @@ __global__ void decode_keys(const Key* keys, int64_t* indices, float* squared, i
     }
 }
 
-int blocks_for(int64_t items, int per_block) {
-    return static_cast<int>(std::min<int64_t>(kMaxBlocks, (items + per_block - 1) / per_block));
-}
-
 template <class Stored>
 void launch_pass_of(const Matrix& x, const float* centers, int64_t m, const Key* previous, float* mind,
                     uint8_t* eligible, Key* best, cudaStream_t stream) {
@@ -110,8 +71,6 @@ void launch_pass(const Matrix& x, const float* centers, int64_t m, const Key* pr
     else launch_pass_of<Bfloat>(x, centers, m, previous, mind, eligible, best, stream);
 }
 
-cudaStream_t as_stream(uint64_t stream) { return reinterpret_cast<cudaStream_t>(stream); }
-
 }  // namespace
 
 void fold(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, Key* best, int device,
@@ -121,21 +80,19 @@ void fold(const Matrix& x, const float* centers, int64_t m, float* mind, const u
     launch_pass(x, centers, m, nullptr, mind, const_cast<uint8_t*>(eligible), best, as_stream(stream));
 }
 
-void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t* indices, float* squared,
-                    int64_t k, int64_t first, int device, uint64_t stream, const std::function<void()>& poll) {
+void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t k, int64_t first,
+    bool fold_last,
+                    int device, uint64_t stream, const std::function<void()>& poll) {
     if (k == 0) return;
     const DeviceScope scope(device);
     const cudaStream_t queue = as_stream(stream);
-    if (first >= 0) {
-        launch(force_first, 1, 1, 0, queue, keys, mind, first);
-    } else {
-        launch_pass(x, nullptr, 0, nullptr, mind, eligible, keys, queue);
-    }
+    if (first >= 0) launch(force_first, 1, 1, 0, queue, keys, mind, first);
+    else launch_pass(x, nullptr, 0, nullptr, mind, eligible, keys, queue);
     for (int64_t i = 1; i < k; ++i) {
         launch_pass(x, nullptr, 0, keys + i - 1, mind, eligible, keys + i, queue);
         poll();
     }
-    decode(keys, indices, squared, k, device, stream);
+    if (fold_last) launch_pass(x, nullptr, 0, keys + k - 1, mind, eligible, nullptr, queue);
 }
 
 void decode(const Key* keys, int64_t* indices, float* squared, int64_t count, int device, uint64_t stream) {

@@ -21,9 +21,11 @@ constexpr int64_t kMaxRows = 0xfffffffe;
 void fold(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, Key* best, int device,
           uint64_t stream);
 
-// The whole greedy loop, one launch a pick. `keys` holds k zeros. Clears eligible[] at each pick. first < 0: none.
-void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t* indices, float* squared,
-                    int64_t k, int64_t first, int device, uint64_t stream, const std::function<void()>& poll);
+// The plain greedy loop, one launch a pick: `keys` (k, zeros before) takes the picks. eligible[] is cleared and mind
+// brought up to date for each pick but the last, and for that too where fold_last says so. first < 0: none.
+void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t k, int64_t first,
+    bool fold_last,
+                    int device, uint64_t stream, const std::function<void()>& poll);
 
 // Keys to indices (-1 for no point) and squared distances.
 void decode(const Key* keys, int64_t* indices, float* squared, int64_t count, int device, uint64_t stream);

@@ -24,12 +24,19 @@ __device__ __forceinline__ T* dynamic_shared() {
 // All threads of a cooperative grid meet, and see what the others wrote before.
 __device__ __forceinline__ void grid_sync() { cooperative_groups::this_grid().sync(); }
 
-// More than the 48 KiB that every kernel may have must be asked for.
+// More than the 48 KiB that every kernel may have must be asked for. Always asks for all that the kernel can have: the
+// setting belongs to the kernel, not to the launch, and another host thread may be about to launch it with more.
 template <class... Params>
 void allow_shared(void (*kernel)(Params...), size_t shared_bytes) {
-    if (shared_bytes > 48 * 1024)
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-              "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)");
+    if (shared_bytes <= 48 * 1024) return;
+    int device = 0, limit = 0;
+    cudaFuncAttributes attributes{};
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "cudaDeviceGetAttribute");
+    check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               limit - static_cast<int>(attributes.sharedSizeBytes)),
+          "cudaFuncSetAttribute(MaxDynamicSharedMemorySize)");
 }
 
 template <class... Params, class... Args>

@@ -37,6 +37,34 @@ std::vector<int> order_of(int count, int round) {
     return order;
 }
 
+// Stacks are used again: making one costs more than most kernels' threads do on it.
+class Stacks {
+public:
+    void* take() {
+        {
+            const std::lock_guard lock(mutex_);
+            if (!free_.empty()) {
+                void* stack = free_.back();
+                free_.pop_back();
+                return stack;
+            }
+        }
+        void* stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stack == MAP_FAILED) return nullptr;
+        mprotect(stack, sysconf(_SC_PAGESIZE), PROT_NONE);  // an overflow is a fault, not another thread's stack
+        return stack;
+    }
+    void give_back(void* stack) {
+        const std::lock_guard lock(mutex_);
+        free_.push_back(stack);
+    }
+
+private:
+    std::mutex mutex_;
+    std::vector<void*> free_;
+};
+Stacks stacks;
+
 enum class State { ready, at_barrier, at_grid_barrier, at_warp, done };
 
 struct Copy {
@@ -105,7 +133,7 @@ public:
     }
     ~Block() {
         for (Fiber& fiber : fibers_)
-            if (fiber.stack != nullptr) munmap(fiber.stack, kStack);
+            if (fiber.stack != nullptr) stacks.give_back(fiber.stack);
     }
 
     std::string run();
@@ -159,12 +187,8 @@ __attribute__((noinline)) void Block::start_or_resume(Fiber& fiber) {
     threadIdx = fiber.thread;
     if (_setjmp(scheduler_) != 0) return;
     if (fiber.stack != nullptr) _longjmp(fiber.at, 1);
-    fiber.stack = mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (fiber.stack == MAP_FAILED) {
-        fiber.stack = nullptr;
-        stop("no memory for the stacks of the threads");
-    }
-    mprotect(fiber.stack, sysconf(_SC_PAGESIZE), PROT_NONE);  // an overflow is a fault, not another thread's stack
+    fiber.stack = stacks.take();
+    if (fiber.stack == nullptr) stop("no memory for the stacks of the threads");
     getcontext(&context_);
     context_.uc_stack.ss_sp = fiber.stack;
     context_.uc_stack.ss_size = kStack;
@@ -187,7 +211,8 @@ void Block::arrive_at_warp(unsigned mask, void* payload, Finish finish, const ch
         const Fiber& other = fibers_[first + lane];
         if (other.state == State::done)
             stop("a warp operation waits for a thread that has ended, at " + place(file, line));
-        if (other.state != State::at_warp) {
+        // A lane in an operation of others, whose mask leaves this one out, will come later.
+        if (other.state != State::at_warp || (other.mask >> own & 1) == 0) {
             leave(State::at_warp, file, line);
             return;
         }
@@ -262,7 +287,8 @@ std::string Block::run() {
     }
     for (size_t i = 0; i < kCanary; ++i)
         if (canary_[i] != kPoison)
-            return "block " + std::to_string(number_) + " wrote past its dynamic shared memory, at byte +" + std::to_string(i);
+            return "block " + std::to_string(number_) + " wrote past its dynamic shared memory, at byte +" +
+                   std::to_string(i);
     return "";
 }
 
@@ -283,7 +309,8 @@ void* dynamic_shared_memory() { return Block::current->dynamic(); }
 void fail(const std::string& what) { Block::current->stop(what); }
 
 void queue_copy(void* to, const void* from, int bytes, int zeros) {
-    if (reinterpret_cast<uintptr_t>(to) % (bytes + zeros) || (bytes && reinterpret_cast<uintptr_t>(from) % (bytes + zeros)))
+    const auto unaligned = [&](const void* at) { return reinterpret_cast<uintptr_t>(at) % (bytes + zeros) != 0; };
+    if (unaligned(to) || (bytes > 0 && unaligned(from)))
         fail("an asynchronous copy of unaligned memory");
     Block::current->running().copies.push_back({to, from, bytes, zeros});
 }

@@ -1,4 +1,5 @@
-// The CUDA kernels and their bindings as a Python module that reads CPU memory, and the settings of the emulated device.
+// The CUDA kernels and their bindings as a Python module that reads CPU memory, and the settings of the emulated
+// device.
 #include "../../csrc/bindings/register.hpp"
 #include "emulated_block.hpp"
 
@@ -17,4 +18,5 @@ PYBIND11_MODULE(emulated_cuda, module) {
     register_self_test(module);
     poolwright::register_k_center_cuda(module);
     poolwright::register_sinkhorn_cuda(module);
+    poolwright::register_seeding_cuda(module);
 }

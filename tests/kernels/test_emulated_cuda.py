@@ -1,4 +1,4 @@
-"""The emulation that runs CUDA kernels on the CPU does what a device does, and reports what would hang or corrupt one."""
+"""The emulation that runs CUDA kernels on the CPU does what a device does, and reports what would hang one."""
 
 import math
 

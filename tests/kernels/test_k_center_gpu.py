@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from poolwright import kernels
+from poolwright.kernels._k_center_cuda import CudaBackend
 
 from .pools import adversarial_pools, assert_greedy, integer_pool
 
@@ -125,3 +126,87 @@ def test_a_pool_on_another_device_than_the_current_one(backend):
     assert result.indices.device == torch.device("cuda:1")
     assert result.indices.tolist() == expected.indices.tolist()
     assert torch.cuda.current_device() == 0
+
+
+# ---- the kernels themselves: what the emulation runs, on a device
+
+
+@pytest.fixture
+def compute():
+    """Make the CUDA backend with rounds from the second pick on."""
+    if not INFO["cuda"]:
+        pytest.skip(INFO["reason"] or INFO["cuda_compiler"])
+    return lambda eager_picks=1: CudaBackend(eager_picks=eager_picks)
+
+
+def greedy(compute, x, k):
+    mind = torch.full((len(x),), torch.inf, device=x.device)
+    return compute.greedy(x, mind, torch.ones(len(x), dtype=torch.uint8, device=x.device), k, None)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(("n", "d"), [(3000, 19), (40_000, 512), (20_000, 768), (5000, 3000), (100_000, 8)])
+def test_rounds_make_the_picks_of_the_plain_loop_on_the_device(compute, n, d, dtype):
+    x = torch.randn(n, d, device="cuda").to(getattr(torch, dtype))
+    k = min(n // 4, 1500)
+    indices, squared, pairs = greedy(compute(eager_picks=k), x, k)
+    lazy_indices, lazy_squared, lazy_pairs = greedy(compute(), x, k)
+    assert torch.equal(lazy_indices, indices)
+    assert torch.equal(lazy_squared, squared)
+    assert pairs == sum(n - i for i in range(1, k))
+    assert lazy_pairs > 0
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_folding_by_tensor_cores_gives_the_bits_of_the_plain_pass(compute, native, name, dtype):
+    x = torch.from_numpy(POOLS[name]).clamp(-6e4, 6e4).to(getattr(torch, dtype)).cuda()
+    centers = torch.cat([x[::2].float(), x[:60].float() + torch.randn(min(60, len(x)), x.shape[1], device="cuda")])
+    eligible = (torch.arange(len(x), device="cuda") % 7 != 3).to(torch.uint8)
+    expected = torch.full((len(x),), torch.inf, device="cuda")
+    mind = expected.clone()
+    stream = torch.cuda.current_stream().cuda_stream
+    native.cuda_k_center_fold(x, centers, expected, eligible, None, stream=stream)
+    compute().fold(x, centers, mind, eligible)
+    assert torch.equal(mind, expected)
+
+
+def test_ties_go_to_the_lowest_index_in_rounds_on_the_device(compute):
+    x = torch.from_numpy(integer_pool(n=60_000, d=3, largest=2)).cuda()  # 125 distinct points
+    expected = greedy(compute(eager_picks=400), x, 400)[0]
+    assert torch.equal(greedy(compute(), x, 400)[0], expected)
+
+
+def test_rounds_neither_allocate_nor_synchronize_and_can_be_captured_in_a_graph(compute, native):
+    x = torch.randn(20_000, 64, device="cuda")
+    expected = greedy(compute(), x, 500)[0]
+    mind = torch.full((len(x),), torch.inf, device="cuda")
+    eligible = torch.ones(len(x), dtype=torch.uint8, device="cuda")
+    keys = torch.zeros(500, dtype=torch.int64, device="cuda")
+    indices, squared = torch.empty_like(keys), torch.empty(500, device="cuda")
+    workspace = torch.empty(native.cuda_k_center_lazy_workspace(x), dtype=torch.uint8, device="cuda")
+    before = torch.cuda.memory_stats()["allocation.all.allocated"]
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        raw = stream.cuda_stream
+        native.cuda_k_center_eager(x, mind, eligible, keys, k=1, fold_last=True, stream=raw)
+        native.cuda_k_center_lazy_start(x, eligible, workspace, picks=1, pairs=0, stream=raw)
+        # A capture fails on anything that waits for the device.
+        graph.capture_begin()
+        native.cuda_k_center_lazy_rounds(x, mind, eligible, keys, workspace, rounds=1, stream=raw)
+        graph.capture_end()
+        for _ in range(500):  # each round makes one pick at least
+            graph.replay()
+        native.cuda_k_center_decode(keys, indices, squared, stream=raw)
+    stream.synchronize()
+    assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
+    assert torch.equal(indices, expected)
+
+
+def test_distances_are_counted_on_the_device(compute):
+    x = torch.randn(50_000, 128, device="cuda")
+    result = kernels.k_center(x, 600, backend="cuda")
+    # Each row meets each pick at least once where it stays eligible, and few pairs are measured again.
+    assert 0.9 * 50_000 * 500 < result.distances_evaluated < 3 * 50_000 * 600

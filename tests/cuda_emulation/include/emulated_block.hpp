@@ -45,7 +45,8 @@ void queue_copy(void* to, const void* from, int bytes, int zeros);
 void commit_copies();
 void wait_copies(int groups_left);
 
-// Runs the whole grid; returns an empty string, or what went wrong. A cooperative grid has all its blocks alive at once.
+// Runs the whole grid; returns an empty string, or what went wrong. A cooperative grid has all its blocks alive at
+// once.
 std::string run_grid(Index3 grid, Index3 block, size_t shared_bytes, bool cooperative,
                      const std::function<void()>& kernel);
 

@@ -106,7 +106,7 @@ def _nuclear_norm(product: Tensor, null_left: Tensor | None, null_right: Tensor 
     if null is not None:
         gram = gram + moved[:, None, None] * (null[:, :, None] * null[:, None])
     values = torch.linalg.eigvalsh(gram)
-    norms = values.clamp(min=0).sqrt().sum(dim=1) - moved.sqrt()
+    norms: Tensor = values.clamp(min=0).sqrt().sum(dim=1) - moved.sqrt()
     flat = torch.nonzero(values[:, 0] <= _FLAT * values[:, -1]).flatten()
     if len(flat):
         norms[flat] = torch.linalg.svdvals(product[flat]).sum(dim=1)

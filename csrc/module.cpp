@@ -1,6 +1,9 @@
 // poolwright.kernels._native: what was built, and the kernel families.
 #include "bindings/register.hpp"
+#include "cpu/k_center.hpp"
 #include "cpu/levels.hpp"
+#include "cpu/outer.hpp"
+#include "cpu/transport.hpp"
 
 namespace py = pybind11;
 
@@ -29,6 +32,18 @@ PYBIND11_MODULE(_native, module) {
     module.def(
         "cpu_level", [](const std::string& name) { return poolwright::level_name(poolwright::resolve_level(name)); },
         py::arg("name") = "", "The CPU level in force: `name`, or POOLWRIGHT_CPU_LEVEL, or the highest.");
+    module.def(
+        "table_levels",
+        [](const std::string& name) {
+            const auto level = poolwright::resolve_level(name);
+            py::dict levels;
+            levels["fold"] = poolwright::level_name(poolwright::fold_level(level));
+            levels["advance"] = poolwright::level_name(poolwright::advance_level(level));
+            levels["outer"] = poolwright::level_name(poolwright::outer_level(level));
+            levels["transport"] = poolwright::level_name(poolwright::transport_level(level));
+            return levels;
+        },
+        py::arg("name") = "", "For each family the level whose code runs at the CPU level `name`, or at the one in force.");
     poolwright::register_k_center(module);
     poolwright::register_transport(module);
     poolwright::register_seeding(module);

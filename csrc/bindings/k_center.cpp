@@ -2,6 +2,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <limits>
 #include <optional>
 
 #include "poll.hpp"
@@ -90,6 +91,22 @@ int64_t k_center_greedy(const py::object& x_array, const py::object& read, const
     return k_center_lazy(args, level, threads, poll);
 }
 
+void nearest_center(const py::object& x_array, const py::object& centers_array, const py::object& nearest_array,
+                    const py::object& squared_array, int threads, const std::string& level_name) {
+    const ArrayView x(x_array, "x"), centers(centers_array, "centers"), nearest(nearest_array, "nearest", true),
+        squared(squared_array, "squared", true);
+    const Matrix rows = as_matrix(x.expect_cpu());
+    centers.expect_dims(2).expect_size(1, rows.d).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
+    if (centers.size(0) < 1 || centers.size(0) > std::numeric_limits<int32_t>::max())
+        throw py::value_error("centers must have 1 to 2^31 - 1 rows");
+    nearest.expect_dims(1).expect_size(0, rows.n).expect_dtype(DType::i32).expect_contiguous().expect_cpu();
+    squared.expect_dims(1).expect_size(0, rows.n).expect_dtype(DType::f32).expect_contiguous().expect_cpu();
+    const CpuLevel level = resolve_level(level_name);
+    const py::gil_scoped_release release;
+    find_nearest(rows, centers.as<const float>(), centers.size(0), nearest.as<int32_t>(), squared.as<float>(), level,
+                 threads);
+}
+
 }  // namespace
 
 void register_k_center(py::module_& module) {
@@ -106,6 +123,10 @@ void register_k_center(py::module_& module) {
                "`labeled` rows of centers, or after the pick `first`, or beside what mind (n,) holds already; fills indices, "
                "squared and centers (labeled + k, d), updates mind, seen and eligible in place; returns the number of distances "
                "computed.");
+    module.def("nearest_center", &nearest_center, py::arg("x"), py::arg("centers"), py::arg("nearest"),
+               py::arg("squared"), py::kw_only(), py::arg("threads") = 1, py::arg("level") = "",
+               "For each row of x (n, d) the nearest of m centers (m, d), ties to the lowest: fills nearest (n,) int32 and "
+               "squared (n,) float32.");
 }
 
 }  // namespace poolwright

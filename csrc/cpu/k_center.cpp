@@ -1,6 +1,8 @@
 #include "k_center.hpp"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 #include <vector>
 
 #if defined(_OPENMP)
@@ -22,30 +24,12 @@ constexpr int64_t kManyCenters = 12;  // from here on matrix products pay
 constexpr int64_t kFoldedAtOnce = 1 << 16;
 constexpr int64_t kShareRows = 256;  // items that a thread advances at a time
 
-AdvanceFn advance_function(CpuLevel level, DType dtype) {
-    const AdvanceTable* table = &kAdvanceBase;
-#if defined(POOLWRIGHT_X86_LEVELS)
-    if (level == CpuLevel::avx2) table = &kAdvanceAvx2;
-    if (level == CpuLevel::avx512) table = &kAdvanceAvx512;
+constexpr LevelTables<FoldTable> kFoldTables = POOLWRIGHT_LEVEL_TABLES(kFold);
 #if defined(POOLWRIGHT_AMX_LEVEL)
-    if (level == CpuLevel::amx) table = &kAdvanceAmx;
-#endif
+constexpr LevelTables<AdvanceTable> kAdvanceTables = {{&kAdvanceBase, &kAdvanceAvx2, &kAdvanceAvx512, &kAdvanceAmx}};
 #else
-    (void)level;
+constexpr LevelTables<AdvanceTable> kAdvanceTables = POOLWRIGHT_LEVEL_TABLES(kAdvance);
 #endif
-    return table->by_dtype[static_cast<int>(dtype)];
-}
-
-FoldFn fold_function(CpuLevel level, DType dtype) {
-    const FoldTable* table = &kFoldBase;
-#if defined(POOLWRIGHT_X86_LEVELS)
-    if (level == CpuLevel::avx2) table = &kFoldAvx2;
-    if (level >= CpuLevel::avx512) table = &kFoldAvx512;
-#else
-    (void)level;
-#endif
-    return table->by_dtype[static_cast<int>(dtype)];
-}
 
 // A total order (larger value, then lower index), so the winner does not depend on who finishes first.
 [[maybe_unused]] bool beats(const Best& a, const Best& b) {
@@ -77,7 +61,7 @@ std::vector<float> middle(const Matrix& x) {
 }
 
 int64_t advance_rows(const AdvanceArgs& args, CpuLevel level, std::vector<Scratch>& scratch) {
-    const AdvanceFn advance = advance_function(level, args.x.dtype);
+    const AdvanceFn advance = kAdvanceTables[level].by_dtype[static_cast<int>(args.x.dtype)];
     const auto threads = static_cast<int64_t>(scratch.size());
     int64_t work = 0;
     for (int64_t t = 0; t < args.end && work < threads * kWorkPerThread; ++t)
@@ -129,7 +113,7 @@ void fold_by_products(const Matrix& x, const float* centers, int64_t m, float* m
         }
         seen.assign(ids.size(), 0);
         advance_rows({x, ids.data(), smallest.data(), seen.data(), 0, static_cast<int64_t>(ids.size()), columns.view(),
-                      columns.count(), -1.0f, nullptr},
+                      columns.count(), -1.0f, nullptr, nullptr},
                      level, scratch);
         for (size_t t = 0; t < ids.size(); ++t) mind[ids[t]] = smallest[t];
     }
@@ -143,7 +127,7 @@ Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, co
         fold_by_products(x, centers, m, mind, eligible, level, threads);
         m = 0;
     }
-    const FoldFn fold = fold_function(level, x.dtype);
+    const FoldFn fold = kFoldTables[level].by_dtype[static_cast<int>(x.dtype)];
     const int64_t work = x.n * std::max<int64_t>(1, x.d * m);
     const int team = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, work / kWorkPerThread)));
     Best best{-1.0f, -1};
@@ -172,5 +156,29 @@ Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, co
     best = fold({x, 0, x.n, centers, m, mind, eligible});
     return best;
 }
+
+void find_nearest(const Matrix& x, const float* centers, int64_t m, int32_t* nearest, float* squared, CpuLevel level,
+                  int threads) {
+    std::vector<float> rows(m * x.d);
+    Centers columns(rows.data(), m, middle(x), tile_products(level));
+    for (int64_t c = 0; c < m; ++c) columns.append(centers + c * x.d);
+    std::vector<Scratch> scratch(std::max(1, threads), Scratch(x.d));
+    std::vector<int64_t> ids;
+    std::vector<int32_t> seen;
+    for (int64_t begin = 0; begin < x.n; begin += kFoldedAtOnce) {
+        const int64_t count = std::min(kFoldedAtOnce, x.n - begin);
+        ids.resize(count);
+        std::iota(ids.begin(), ids.end(), begin);
+        seen.assign(count, 0);
+        std::fill(squared + begin, squared + begin + count, std::numeric_limits<float>::infinity());
+        advance_rows({x, ids.data(), squared + begin, seen.data(), 0, count, columns.view(), columns.count(), -1.0f,
+                      nullptr, nearest + begin},
+                     level, scratch);
+    }
+}
+
+CpuLevel fold_level(CpuLevel level) { return kFoldTables.chosen(level); }
+
+CpuLevel advance_level(CpuLevel level) { return kAdvanceTables.chosen(level); }
 
 }  // namespace poolwright

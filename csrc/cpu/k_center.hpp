@@ -63,7 +63,8 @@ struct AdvanceArgs {
     CenterView centers;
     int32_t now;
     float cut;
-    float* scratch;  // advance_scratch(d) floats, aligned to 64 bytes
+    float* scratch;    // advance_scratch(d) floats, aligned to 64 bytes
+    int32_t* nearest;  // which center gave each item its minimum, ties to the lowest; may be null
 };
 using AdvanceFn = int64_t (*)(const AdvanceArgs&);
 struct AdvanceTable {
@@ -96,6 +97,10 @@ private:
 
 // A point near the middle of the data, d float32: the mean of some hundred rows.
 std::vector<float> middle(const Matrix& x);
+
+// For every row the nearest of m centers (m x d float32, contiguous), ties to the lowest, and its squared distance.
+void find_nearest(const Matrix& x, const float* centers, int64_t m, int32_t* nearest, float* squared, CpuLevel level,
+                  int threads);
 
 // advance() over [0, args.end) on up to scratch.size() threads; what it computes does not depend on their number.
 int64_t advance_rows(const AdvanceArgs& args, CpuLevel level, std::vector<Scratch>& scratch);
@@ -133,5 +138,9 @@ struct LazyArgs {
 // Returns the number of distances computed. `poll` is called now and then and may throw to stop. Throws
 // std::invalid_argument if fewer than k points are eligible.
 int64_t k_center_lazy(const LazyArgs& args, CpuLevel level, int threads, const std::function<void()>& poll);
+
+// The level whose table is used at `level`.
+CpuLevel fold_level(CpuLevel level);
+CpuLevel advance_level(CpuLevel level);
 
 }  // namespace poolwright

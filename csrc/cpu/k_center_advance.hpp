@@ -117,16 +117,28 @@ inline float distance(const typename Element::Stored* row, int64_t col_stride, c
     return squared[0];
 }
 
+// A row's smallest squared distance, and the center that gave it.
+struct Smallest {
+    float squared;
+    int32_t center;
+    inline void take(float other, int32_t index) {
+        if (other < squared || (other == squared && index < center)) {
+            squared = other;
+            center = index;
+        }
+    }
+};
+
 // Fold the columns [from, to) of panel `which` into a row's minimum, given their products with the row, which become
 // lower bounds of the squared distances.
 template <class Element>
-inline float fold_panel(const typename Element::Stored* row, int64_t col_stride, const CenterView& centers,
-                        int64_t which, int from, int to, const RowBounds& bounds, float* scores, float mind) {
+inline void fold_panel(const typename Element::Stored* row, int64_t col_stride, const CenterView& centers,
+                       int64_t which, int from, int to, const RowBounds& bounds, float* scores, Smallest& smallest) {
     const int64_t start = which * kPanel;
     const float tiny = static_cast<float>(centers.d) * 1e-36f;  // squares that are lost below the smallest normal number
-    const auto limit = [&](float smallest) { return smallest * (1 + centers.sum_slack) - bounds.floor + tiny; };
+    const auto limit = [&] { return smallest.squared * (1 + centers.sum_slack) - bounds.floor + tiny; };
     const Native two = spread(2), length = spread(2 * bounds.length), lost = spread(2 * bounds.lost);
-    const Native threshold = spread(limit(mind));
+    const Native threshold = spread(limit());
     Mask open = {};
     for (int at = from / kWidth * kWidth; at < to; at += kWidth) {
         const Native bound = F32::widen(centers.floor + start + at) - two * F32::widen(scores + at) -
@@ -135,22 +147,28 @@ inline float fold_panel(const typename Element::Stored* row, int64_t col_stride,
         *reinterpret_cast<NativeUnaligned*>(scores + at) = bound;
         open |= ~(bound >= threshold);  // NaN settles nothing
     }
-    if (!any(open)) return mind;
+    if (!any(open)) return;
     // The most promising center first: after it few others are in question.
     int best = from;
     for (int j = from + 1; j < to; ++j)
         if (scores[j] < scores[best]) best = j;
-    float settled = limit(mind);
+    float settled = limit();
     for (int j = best, next = from; j < to; j = next++) {
         if (scores[j] >= settled) continue;
         scores[j] = __builtin_inff();  // computed
-        const float squared = distance<Element>(row, col_stride, centers.rows + (start + j) * centers.d, centers.d);
-        if (squared < mind) {
-            mind = squared;
-            settled = limit(mind);
-        }
+        smallest.take(distance<Element>(row, col_stride, centers.rows + (start + j) * centers.d, centers.d),
+                      static_cast<int32_t>(start + j));
+        settled = limit();
     }
-    return mind;
+}
+
+inline Smallest smallest_of(const AdvanceArgs& a, int64_t item) {
+    return {a.mind[item], a.nearest != nullptr ? a.nearest[item] : 0};
+}
+
+inline void keep(const AdvanceArgs& a, int64_t item, const Smallest& smallest) {
+    a.mind[item] = smallest.squared;
+    if (a.nearest != nullptr) a.nearest[item] = smallest.center;
 }
 
 // Items open[0 .. count), few or against few centers, pair by pair from center `from` on.
@@ -161,6 +179,7 @@ int64_t advance_directly(const AdvanceArgs& a, const int64_t* open, int count, i
     const auto row_of = [&](int64_t item) {
         return static_cast<const Stored*>(a.x.data) + a.rows[item] * a.x.row_stride;
     };
+    for (int i = 0; i < count; ++i) a.seen[open[i]] = a.now;
     if (a.now - from < kRows) {  // several rows at a time against each center
         for (int at = 0; at < count; at += kRows) {
             const Stored* rows[kRows];  // an incomplete group repeats its first row and drops the result
@@ -168,26 +187,27 @@ int64_t advance_directly(const AdvanceArgs& a, const int64_t* open, int count, i
             for (int32_t c = from; c < a.now; ++c) {
                 float squared[kRows];
                 distances<Element>(rows, a.x.col_stride, a.centers.rows + c * d, d, squared);
-                for (int r = 0; r < kRows && at + r < count; ++r)
-                    if (squared[r] < a.mind[open[at + r]]) a.mind[open[at + r]] = squared[r];
+                for (int r = 0; r < kRows && at + r < count; ++r) {
+                    Smallest smallest = smallest_of(a, open[at + r]);
+                    smallest.take(squared[r], c);
+                    keep(a, open[at + r], smallest);
+                }
             }
         }
     } else {  // several centers at a time against each row; a difference and its negative have the same square
         for (int i = 0; i < count; ++i) {
             for (int64_t j = 0; j < d; ++j) a.scratch[j] = element<Element>(row_of(open[i]), j, a.x.col_stride);
-            float smallest = a.mind[open[i]];
+            Smallest smallest = smallest_of(a, open[i]);
             for (int32_t c = from; c < a.now; c += kRows) {
                 const float* centers[kRows];
                 for (int r = 0; r < kRows; ++r) centers[r] = a.centers.rows + (c + r < a.now ? c + r : c) * d;
                 float squared[kRows];
                 distances<F32>(centers, 1, a.scratch, d, squared);
-                for (int r = 0; r < kRows; ++r)
-                    if (squared[r] < smallest) smallest = squared[r];
+                for (int r = 0; r < kRows && c + r < a.now; ++r) smallest.take(squared[r], c + r);
             }
-            a.mind[open[i]] = smallest;
+            keep(a, open[i], smallest);
         }
     }
-    for (int i = 0; i < count; ++i) a.seen[open[i]] = a.now;
     return static_cast<int64_t>(count) * (a.now - from);
 }
 
@@ -214,8 +234,10 @@ int64_t advance_by_products(const AdvanceArgs& a, int64_t* open, int count, int3
         int left = 0;
         for (int i = 0; i < count; ++i) {
             const int64_t item = open[i];
-            a.mind[item] = fold_panel<Element>(row_of(item), a.x.col_stride, a.centers, which, first, stop, bounds[i],
-                                               scores[i], a.mind[item]);
+            Smallest smallest = smallest_of(a, item);
+            fold_panel<Element>(row_of(item), a.x.col_stride, a.centers, which, first, stop, bounds[i], scores[i],
+                                smallest);
+            keep(a, item, smallest);
             a.seen[item] = start + stop;
             if (a.mind[item] < a.cut) continue;
             if (left < i) {

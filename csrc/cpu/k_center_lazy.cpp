@@ -156,7 +156,7 @@ private:
 
     void advance_shared(const Matrix& x, const int64_t* rows, int64_t begin, int64_t count, int32_t now) {
         evaluated_ += advance_rows({x, rows, mind_.data() + begin, seen_.data() + begin, 0, count, centers_.view(),
-                                    now, fresh_best_, nullptr},
+                                    now, fresh_best_, nullptr, nullptr},
                                    level_, scratch_);
     }
 

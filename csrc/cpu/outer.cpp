@@ -19,15 +19,7 @@ constexpr int kSharesPerThread = 8;
 // So few rows are not worth the packing of the centers.
 constexpr int64_t kFewRows = 4;
 
-const OuterTable& outer_table(CpuLevel level) {
-#if defined(POOLWRIGHT_X86_LEVELS)
-    if (level == CpuLevel::avx2) return kOuterAvx2;
-    if (level == CpuLevel::avx512) return kOuterAvx512;
-#else
-    (void)level;
-#endif
-    return kOuterBase;
-}
+constexpr LevelTables<OuterTable> kTables = POOLWRIGHT_LEVEL_TABLES(kOuter);
 
 int thread_number() {
 #if defined(_OPENMP)
@@ -55,7 +47,7 @@ double squared_norm(const float* row, int64_t d) {
 void outer_fold(const Matrix& left, const Matrix& right, const float* center_left, const float* center_right,
                 int64_t m, float* mind, const uint8_t* eligible, CpuLevel level, int threads) {
     if (m == 0 || left.n == 0) return;
-    const OuterTable& table = outer_table(level);
+    const OuterTable& table = kTables[level];
     const int left_type = static_cast<int>(left.dtype), right_type = static_cast<int>(right.dtype);
     OuterArgs all{left, right, 0, left.n, center_left, center_right, m, nullptr, nullptr, nullptr, mind, eligible,
                   nullptr};
@@ -100,5 +92,7 @@ void outer_fold(const Matrix& left, const Matrix& right, const float* center_lef
         }
     }
 }
+
+CpuLevel outer_level(CpuLevel level) { return kTables.chosen(level); }
 
 }  // namespace poolwright

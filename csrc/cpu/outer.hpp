@@ -56,4 +56,7 @@ extern const OuterTable kOuterAvx512;
 void outer_fold(const Matrix& left, const Matrix& right, const float* center_left, const float* center_right,
                 int64_t m, float* mind, const uint8_t* eligible, CpuLevel level, int threads);
 
+// The level whose table is used at `level`.
+CpuLevel outer_level(CpuLevel level);
+
 }  // namespace poolwright

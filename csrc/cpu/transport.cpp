@@ -30,15 +30,7 @@ constexpr int kCostBits = 48;
 constexpr int64_t kProductsFrom = 48;
 constexpr int64_t kCancelledShare = 16;
 
-const TransportTable& level_table(CpuLevel level) {
-#if defined(POOLWRIGHT_X86_LEVELS)
-    if (level == CpuLevel::avx2) return kTransportAvx2;
-    if (level == CpuLevel::avx512) return kTransportAvx512;
-#else
-    (void)level;
-#endif
-    return kTransportBase;
-}
+constexpr LevelTables<TransportTable> kTables = POOLWRIGHT_LEVEL_TABLES(kTransport);
 
 template <class T>
 struct Ops;
@@ -461,7 +453,7 @@ int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool wide) {
 
 void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, int threads, int64_t limit,
                double* distances, const std::function<void()>& poll) {
-    const TransportTable& table = level_table(level);
+    const TransportTable& table = kTables[level];
     const int64_t count = static_cast<int64_t>(pairs.size());
     std::vector<int64_t> order(pairs.size());
     std::iota(order.begin(), order.end(), 0);
@@ -510,5 +502,7 @@ void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, in
 #endif
     failure.rethrow();
 }
+
+CpuLevel transport_level(CpuLevel level) { return kTables.chosen(level); }
 
 }  // namespace poolwright

@@ -38,4 +38,7 @@ int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool wide);
 void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, int threads, int64_t limit,
                double* distances, const std::function<void()>& poll);
 
+// The level whose table is used at `level`.
+CpuLevel transport_level(CpuLevel level);
+
 }  // namespace poolwright

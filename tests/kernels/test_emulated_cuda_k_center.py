@@ -236,7 +236,8 @@ def test_a_workspace_that_is_too_small_is_refused(emulated_cuda):
 def test_the_public_function_counts_what_the_rounds_computed(emulated_cuda, monkeypatch):
     # `k_center(backend="cuda")` as it is, but for the device of x.
     module = importlib.import_module("poolwright.kernels.k_center")
-    monkeypatch.setattr(module, "_choose", lambda backend, matrix: EmulatedBackend(emulated_cuda, eager_picks=4))
+    monkeypatch.setattr(module, "choose_backend", lambda what, backend, device: backend)
+    monkeypatch.setitem(module._BACKENDS, "cuda", lambda: EmulatedBackend(emulated_cuda, eager_picks=4))
     x = torch.randn(300, 24)
     result = kernels.k_center(x, 30, labeled=[1, 2], backend="cuda")
     assert_greedy(x.numpy(), result, 30, labeled=[1, 2])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from poolwright import kernels
-from poolwright.kernels import _k_center_backends, _native_build
+from poolwright.kernels import _arguments, _k_center_backends, _native_build
 
 from .pools import integer_pool
 
@@ -213,12 +213,9 @@ def test_a_backend_that_is_unknown_or_for_another_device_is_refused(native):
 
 
 def test_without_the_extension_auto_falls_back_and_a_name_raises(monkeypatch, caplog):
-    import poolwright.kernels.k_center  # noqa: F401  (the module; the package attribute is the function)
-
-    module = sys.modules["poolwright.kernels.k_center"]
-    monkeypatch.setattr(module, "load", lambda: (None, "not built here"))
-    monkeypatch.setattr(module, "cuda_missing", lambda: "not built here")
-    monkeypatch.setattr(module, "_said", set())
+    monkeypatch.setattr(_arguments, "load", lambda: (None, "not built here"))
+    monkeypatch.setattr(_arguments, "cuda_missing", lambda: "not built here")
+    monkeypatch.setattr(_arguments, "_said", set())
     with caplog.at_level("INFO", logger="poolwright.kernels"):
         for _ in range(2):
             assert kernels.k_center(X, 30, labeled=[2]).indices.tolist() == EXPECTED

@@ -234,3 +234,9 @@ def test_arrays_that_do_not_fit_are_refused_by_name(native, name):
     arguments, error, message = bad_arguments()[name]
     with pytest.raises(error, match=message):
         native.k_center_fold(*arguments)
+
+
+def test_every_family_runs_the_best_code_it_has_for_a_level(native, level):
+    levels = native.table_levels(level)
+    widest = "avx512" if level == "amx" else level
+    assert levels == {"fold": widest, "advance": level, "outer": widest, "transport": widest}

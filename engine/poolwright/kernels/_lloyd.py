@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from poolwright.kernels._arguments import choose_backend
 from poolwright.kernels._matrix import Matrix
-from poolwright.kernels._native_build import load
-from poolwright.kernels._seeding import native_fold, torch_fold
+from poolwright.kernels._seeding import FOLDS
 
 Nearest = Callable[[Tensor, Tensor], Tensor]
 """Rows (b, d) and centroids (k, d), float32 -> the nearest centroid of each row, (b,) int64 on their device."""
@@ -183,7 +183,7 @@ class Lloyd:
 
     def _reseeded(self, centroids: Tensor, empty: Tensor) -> Tensor:
         """Move empty clusters to points, each the farthest from all centroids; those at distance 0 stay empty."""
-        fold = native_fold if centroids.device.type == "cpu" and load()[0] is not None else torch_fold
+        fold = FOLDS[choose_backend("kmeans: far points", "auto", centroids.device)]
         matrix, device = self._matrix, self._matrix.device
         squared = torch.full((matrix.n,), torch.inf, dtype=torch.float32, device=device)
         eligible = torch.ones(matrix.n, dtype=torch.uint8, device=device)

@@ -62,7 +62,7 @@ class SinkhornResult(NamedTuple):
 
     value: Tensor
     """float64: cost of a feasible plan (the entropic one rounded to the marginals: Altschuler, Weed and
-    Rigollet 2017, algorithm 2); at least the exact cost."""
+    Rigollet 2017, algorithm 2); at least the exact cost, but for the rounding of the costs."""
     lower: Tensor
     """float64: the dual objective at a feasible point; at most the exact cost."""
     iterations: Tensor

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from poolwright.kernels._k_center_backends import TorchBackend
+from poolwright.kernels._k_center_cuda import CudaBackend
 from poolwright.kernels._matrix import Matrix
 from poolwright.kernels._native_build import native
+from poolwright.kernels._seeding_cuda import outer_fold
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,6 +71,14 @@ def native_fold(rows: Parts, centers: Parts, nearest: Tensor, eligible: Tensor) 
     """Fold with the C++ kernels."""
     fold = native().k_center_fold if len(rows) == 1 else native().outer_fold
     fold(*rows, *centers, nearest, eligible, threads=torch.get_num_threads())
+
+
+def cuda_fold(rows: Parts, centers: Parts, nearest: Tensor, eligible: Tensor) -> None:
+    """Fold with the CUDA kernels."""
+    if len(rows) == 1:
+        CudaBackend().fold(rows[0], centers[0], nearest, eligible)
+    else:
+        outer_fold((rows[0], rows[1]), (centers[0], centers[1]), nearest, eligible)
 
 
 def torch_fold(rows: Parts, centers: Parts, nearest: Tensor, eligible: Tensor) -> None:
@@ -236,3 +246,6 @@ def _first_above(sums: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], targ
     if at < len(weights) and weights[at] > 0:
         return at
     return int(np.flatnonzero(weights)[-1])
+
+
+FOLDS: dict[str, Fold] = {"native": native_fold, "cuda": cuda_fold, "torch": torch_fold}

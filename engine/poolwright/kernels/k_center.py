@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
+from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend
 from poolwright.kernels._k_center_backends import NativeBackend, TorchBackend, lazy_bytes
 from poolwright.kernels._k_center_cuda import CudaBackend
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
-from poolwright.kernels._native_build import cuda_missing, load, serial_after_fork
+from poolwright.kernels._native_build import serial_after_fork
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,9 +19,7 @@ Metric = Literal["euclidean", "cosine"]
 BackendName = Literal["auto", "reference", "native", "cuda", "torch"]
 
 Backend = NativeBackend | CudaBackend | TorchBackend
-
-_log = logging.getLogger("poolwright.kernels")
-_said: set[str] = set()
+_BACKENDS: dict[str, type[Backend]] = {"native": NativeBackend, "cuda": CudaBackend, "torch": TorchBackend}
 
 # mind (float32), eligible (uint8) and two masks; native adds a count of centers (int32), and for a quarter of the rows
 # a heap (8 bytes) and a batch (16); torch, where it finds the farthest, a float32 copy and a mask.
@@ -146,20 +144,16 @@ def _k_center(
         workspace=_WORKSPACE_PER_ROW,
     )
     n = matrix.n
-    centers = torch.unique(_ids("labeled", labeled, n)) if labeled is not None else torch.empty(0, dtype=torch.int64)
-    eligible = torch.full((n,), candidates is None, device="cpu")
-    if candidates is not None:
-        eligible[_ids("candidates", candidates, n)] = True
-    eligible[centers] = False
+    centers, eligible = centers_and_eligible(labeled, candidates, n)
     count = int(eligible.sum())
-    k = _check_picks(k, count, n, len(centers), candidates is not None)
+    k = check_picks(k, count, n, len(centers), candidates is not None)
     first = _check_first(first, eligible, len(centers))
 
     taking_part = eligible.clone()
     taking_part[centers] = True
+    backend = choose_backend("k_center", backend, matrix.device)
     if backend == "reference":
         return _run_reference(matrix, k, centers, eligible, taking_part, first, metric)
-    compute = _choose(backend, matrix)
     check_finite(matrix, taking_part)
     if k == 0:
         nothing = torch.empty(0, dtype=torch.float32, device=matrix.device)
@@ -176,6 +170,7 @@ def _k_center(
     if len(centers) == 0 and first is None:
         first = int(torch.nonzero(eligible)[0])  # all are infinitely far: the lowest
     mask = eligible.to(device=matrix.device, dtype=torch.uint8)
+    compute = _BACKENDS[backend]()
     indices, squared, evaluated = _run(compute, matrix, pool, centers, mask, k, first, spare)
     return _in_kind(matrix, indices if ids is None else ids.to(indices.device)[indices], squared, metric, evaluated)
 
@@ -283,76 +278,6 @@ def _in_kind(matrix: Matrix, indices: Tensor, squared: Tensor, metric: str, eval
     if matrix.numpy:
         return KCenterResult(indices.numpy(), radii.numpy(), evaluated)
     return KCenterResult(indices, radii, evaluated)
-
-
-def _choose(backend: str, matrix: Matrix) -> Backend:
-    """Return the backend, saying once why `auto` took it."""
-    device = matrix.device.type
-    no_native, no_cuda = load()[1], cuda_missing()
-    if backend == "native":
-        if no_native:
-            raise RuntimeError(f'backend="native" is not there: {no_native}')
-        if device != "cpu":
-            raise ValueError(f'backend="native" needs x in CPU memory, and it is on {matrix.device}: use x.cpu()')
-        return NativeBackend()
-    if backend == "cuda":
-        if no_cuda:
-            raise RuntimeError(f'backend="cuda" is not there: {no_cuda}')
-        if device != "cuda":
-            raise ValueError(f'backend="cuda" needs x on a CUDA device, and it is on {matrix.device}: use x.cuda()')
-        return CudaBackend()
-    if backend == "torch":
-        return TorchBackend()
-    if backend != "auto":
-        raise ValueError(f'backend must be "auto", "native", "cuda", "torch" or "reference", not {backend!r}')
-    if device == "cpu" and not no_native:
-        _say_once("k_center: backend native, since x is in CPU memory")
-        return NativeBackend()
-    if device == "cuda" and not no_cuda:
-        _say_once("k_center: backend cuda, since x is on a CUDA device")
-        return CudaBackend()
-    reason = {"cpu": no_native, "cuda": no_cuda}.get(device, f"there are no kernels for {device} devices")
-    _say_once(f"k_center: backend torch, since {reason}")
-    return TorchBackend()
-
-
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
-        _log.info(message)
-
-
-def _ids(name: str, value: Any, n: int) -> Tensor:
-    """Return row numbers as a (m,) int64 tensor on the CPU; they may come in any order and more than once."""
-    import numpy as np
-    import torch
-
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    if array.size == 0:
-        return torch.empty(0, dtype=torch.int64)
-    if array.dtype.kind == "b":
-        raise TypeError(f"{name} must be row numbers, not a mask: use numpy.flatnonzero(mask)")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, not {array.dtype}")
-    if array.ndim != 1:
-        raise ValueError(f"{name} must have one dimension, not {array.ndim}")
-    outside = (array < 0) | (array >= n)
-    if outside.any():
-        raise ValueError(f"{name} holds {int(array[outside][0])}, and x has the rows 0 to {n - 1}")
-    return torch.from_numpy(array.astype(np.int64))
-
-
-def _check_picks(k: int, eligible: int, n: int, labeled: int, restricted: bool) -> int:
-    k = operator.index(k)
-    if k < 0:
-        raise ValueError(f"k must not be negative, and is {k}")
-    if k > eligible:
-        way_out = "pass more candidates" if restricted else "grow the pool"
-        raise ValueError(
-            f"k = {k}, but only {eligible} points are eligible ({n} rows, {labeled} labeled"
-            f"{', candidates given' if restricted else ''}): ask for at most {eligible} or {way_out}"
-        )
-    return k
 
 
 def _check_first(first: int | None, eligible: Tensor, labeled: int) -> int | None:

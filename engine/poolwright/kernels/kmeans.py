@@ -8,9 +8,9 @@ import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
+from poolwright.kernels._arguments import say_once
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
 from poolwright.kernels._native_build import serial_after_fork
-from poolwright.kernels.k_center import _say_once
 from poolwright.kernels.kmeans_plus_plus import as_generator, kmeans_plus_plus
 
 if TYPE_CHECKING:
@@ -257,11 +257,11 @@ def _choose(backend: str, matrix: Matrix) -> Nearest:
         if importlib.util.find_spec("faiss") is not None:
             faiss = importlib.import_module("faiss")
             on_gpu = faiss.get_num_gpus() > 0
-            _say_once(f"kmeans: backend faiss, on the {'GPU' if on_gpu else 'CPU'}")
+            say_once(f"kmeans: backend faiss, on the {'GPU' if on_gpu else 'CPU'}")
             return _lloyd.FaissGpu(faiss) if on_gpu else _lloyd.FaissCpu(faiss)
         if backend == "faiss":
             raise RuntimeError('backend="faiss" is not there: pip install "poolwright[faiss]"')
-        _say_once('kmeans: backend torch, since FAISS is not installed (pip install "poolwright[faiss]")')
+        say_once('kmeans: backend torch, since FAISS is not installed (pip install "poolwright[faiss]")')
     return _lloyd.nearest_by_torch
 
 

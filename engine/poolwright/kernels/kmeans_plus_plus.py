@@ -6,9 +6,9 @@ import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
+from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
-from poolwright.kernels._native_build import cuda_missing, load, serial_after_fork
-from poolwright.kernels.k_center import _check_picks, _ids, _say_once
+from poolwright.kernels._native_build import serial_after_fork
 
 if TYPE_CHECKING:
     import torch
@@ -149,26 +149,23 @@ def _kmeans_plus_plus(
 ) -> KMeansPlusPlusResult:
     import torch
 
-    from poolwright.kernels._seeding import Points, Sampler, native_fold, torch_fold
+    from poolwright.kernels._seeding import FOLDS, Points, Sampler
 
     points = Points(*_open(x, memory_limit))
     n = points.n
     generator = as_generator(seed)
-    centers = torch.empty(0, dtype=torch.int64) if labeled is None else torch.unique(_ids("labeled", labeled, n))
-    eligible = torch.full((n,), candidates is None)
-    if candidates is not None:
-        eligible[_ids("candidates", candidates, n)] = True
-    eligible[centers] = False
-    k = _check_picks(k, int(eligible.sum()), n, len(centers), candidates is not None)
+    centers, eligible = centers_and_eligible(labeled, candidates, n)
+    k = check_picks(k, int(eligible.sum()), n, len(centers), candidates is not None)
     first = _check_start(first, eligible, len(centers))
     backend = choose_backend("kmeans_plus_plus", backend, points.device)
     _check_values(points, eligible, centers)
     if backend == "reference":
         return _run_reference(points, k, generator, centers, eligible, first)
 
-    sampler = Sampler(points, native_fold if backend == "native" else torch_fold, eligible, generator)
-    if backend == "cuda":
-        return _run_cuda(points, sampler, k, generator, centers, eligible, first)
+    sampler = Sampler(points, FOLDS[backend], eligible, generator)
+    factors = points.dense
+    if backend == "cuda" and factors is not None:
+        return _run_cuda(points, factors, sampler, k, generator, centers, eligible, first)
     picks: list[int] = []
     if len(centers):
         sampler.cover(centers)
@@ -241,31 +238,6 @@ def as_generator(seed: int | torch.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(operator.index(seed))
 
 
-def choose_backend(what: str, backend: str, device: torch.device) -> str:
-    """Return the backend by name, saying once why ``auto`` took it."""
-    no_native, no_cuda = load()[1], cuda_missing()
-    missing = {"native": no_native, "cuda": no_cuda}
-    needs = {"native": "cpu", "cuda": "cuda"}
-    if backend in missing:
-        if missing[backend]:
-            raise RuntimeError(f'backend="{backend}" is not there: {missing[backend]}')
-        if device.type != needs[backend]:
-            where = {"native": "in CPU memory", "cuda": "on a CUDA device"}[backend]
-            raise ValueError(f'backend="{backend}" needs x {where}, and it is on {device}: use x.{needs[backend]}()')
-        return backend
-    if backend in ("torch", "reference"):
-        return backend
-    if backend != "auto":
-        raise ValueError(f'backend must be "auto", "native", "cuda", "torch" or "reference", not {backend!r}')
-    for name, kind in needs.items():
-        if device.type == kind and not missing[name]:
-            _say_once(f"{what}: backend {name}, since x is on a {device.type} device")
-            return name
-    reason = {"cpu": no_native, "cuda": no_cuda}.get(device.type, f"there are no kernels for {device.type} devices")
-    _say_once(f"{what}: backend torch, since {reason}")
-    return "torch"
-
-
 def _check_start(first: int | str, eligible: Tensor, labeled: int) -> int | str:
     if first == "random":
         return first
@@ -282,6 +254,7 @@ def _check_start(first: int | str, eligible: Tensor, labeled: int) -> int | str:
 
 def _run_cuda(
     points: Points,
+    factors: tuple[Tensor, ...],
     sampler: Any,
     k: int,
     generator: torch.Generator,
@@ -289,14 +262,10 @@ def _run_cuda(
     eligible: Tensor,
     first: int | str,
 ) -> KMeansPlusPlusResult:
-    import importlib
-
     import torch
 
-    sample = importlib.import_module("poolwright.kernels._seeding_cuda").sample
-    factors = points.dense
-    if factors is None:
-        raise ValueError('backend="cuda" needs x in the memory of the device: raise memory_limit, or give a tensor')
+    from poolwright.kernels._seeding_cuda import sample
+
     if len(centers):
         sampler.cover(centers)
     row = -1 if len(centers) or not k else _start(sampler, first)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from poolwright.kernels._arguments import say_once
 from poolwright.kernels._matrix import default_memory_limit
 from poolwright.kernels._native_build import cuda_missing, load, serial_after_fork
 from poolwright.kernels._wasserstein_exact import (
@@ -55,9 +55,6 @@ _LARGEST_POWER = 32
 
 # Points that a Sinkhorn solver gets in one piece at most, in bytes.
 _PACKED_BYTES = 1 << 30
-
-_log = logging.getLogger("poolwright.kernels")
-_said: set[str] = set()
 
 
 class WassersteinResult(NamedTuple):
@@ -335,10 +332,10 @@ def _exact(x: Side, y: Side, options: _Options, limit: int) -> Floats:
         y.check_finite()
         return exact_reference(x, y, options.p)
     if backend == "native" or (backend == "auto" and not missing):
-        _say_once("wasserstein: exact on backend native")
+        say_once("wasserstein: exact on backend native")
         return exact_native(x, y, options.p, limit)
     if backend == "auto":
-        _say_once(f"wasserstein: exact on backend torch (scipy and POT), since {missing}")
+        say_once(f"wasserstein: exact on backend torch (scipy and POT), since {missing}")
     x, y = x.without_zero_weights(), y.without_zero_weights()
     x.check_finite()
     y.check_finite()
@@ -355,7 +352,7 @@ def _sinkhorn(x: Side, y: Side, options: _Options, limit: int, solution: _Soluti
         raise ValueError(f'backend="cuda" needs points on a CUDA device, and they are on {device}: use .cuda()')
     if options.backend == "cuda" and cuda_missing():
         raise RuntimeError(f'backend="cuda" is not there: {cuda_missing()}')
-    _say_once(f"wasserstein: sinkhorn on backend {'cuda' if on_cuda else 'torch'}")
+    say_once(f"wasserstein: sinkhorn on backend {'cuda' if on_cuda else 'torch'}")
     for some in _pieces(x, y, limit, on_cuda):
         dtypes = {points.dtype for side in (x, y) for points in side.sets}
         dtype = dtypes.pop() if len(dtypes) == 1 else torch.float64
@@ -373,11 +370,13 @@ def _sinkhorn(x: Side, y: Side, options: _Options, limit: int, solution: _Soluti
             from poolwright.kernels import _sinkhorn_cuda
 
             found: SinkhornResult = _sinkhorn_cuda.sinkhorn(packed, **settings)
+            slack = 1 + _sinkhorn_cuda.cost_error(packed.d, options.p)  # its costs are float32
         else:
-            found = sinkhorn(packed, **settings)
+            found, slack = sinkhorn(packed, **settings), 1.0
         into = members[some]
         value, lower = found.value.cpu().numpy(), found.lower.cpu().numpy()
-        solution.distance[into] = solution.upper[into] = value ** (1 / options.p)
+        solution.distance[into] = value ** (1 / options.p)
+        solution.upper[into] = (slack * value) ** (1 / options.p)
         solution.lower[into] = np.maximum(lower, 0) ** (1 / options.p)
         solution.converged[into] = found.converged.cpu().numpy()
 
@@ -419,9 +418,3 @@ def _in_kind(solution: _Solution, x: Side, single: bool, numpy: bool, bounds: bo
         methods[0] if single else tuple(methods),
         convert(solution.converged),
     )
-
-
-def _say_once(message: str) -> None:
-    if message not in _said:
-        _said.add(message)
-        _log.info(message)

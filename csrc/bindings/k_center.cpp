@@ -36,7 +36,7 @@ py::tuple k_center_fold(const py::object& x_array, const py::object& centers_arr
 }
 
 // x is the pool, or None: then read(ids) returns the rows `ids` (an int64 array in memory order) as a float32 matrix.
-int64_t k_center_greedy(const py::object& x_array, const py::object& read, const py::object& mind_array,
+int64_t k_center_lazy_arrays(const py::object& x_array, const py::object& read, const py::object& mind_array,
                         const py::object& seen_array, const py::object& eligible_array,
                         const py::object& centers_array, const py::object& indices_array,
                         const py::object& squared_array, int64_t labeled, int64_t first, int64_t read_rows, int threads,
@@ -57,7 +57,9 @@ int64_t k_center_greedy(const py::object& x_array, const py::object& read, const
     const int64_t d = centers.size(1);
     if (first >= n) throw py::value_error("first must be a row of x");
     if (first >= 0 && labeled > 0) throw py::value_error("first is for pools where nothing is labeled");
-    if (labeled < 0 || labeled + args.k > kLargestPool) throw py::value_error("labeled must count rows of centers");
+    if (labeled < 0) throw py::value_error("labeled must count rows of centers");
+    if (labeled + args.k > std::numeric_limits<int32_t>::max())
+        throw py::value_error("k_center takes at most 2^31 - 1 centers, labeled ones and picks together");
     std::optional<ArrayView> x, block;
     args.pool.n = n;
     args.pool.d = d;
@@ -91,7 +93,7 @@ int64_t k_center_greedy(const py::object& x_array, const py::object& read, const
     return k_center_lazy(args, level, threads, poll);
 }
 
-void nearest_center(const py::object& x_array, const py::object& centers_array, const py::object& nearest_array,
+void nearest_center_arrays(const py::object& x_array, const py::object& centers_array, const py::object& nearest_array,
                     const py::object& squared_array, int threads, const std::string& level_name) {
     const ArrayView x(x_array, "x"), centers(centers_array, "centers"), nearest(nearest_array, "nearest", true),
         squared(squared_array, "squared", true);
@@ -113,20 +115,27 @@ void register_k_center(py::module_& module) {
     module.def("k_center_fold", &k_center_fold, py::arg("x"), py::arg("centers"), py::arg("mind"),
                py::arg("eligible") = py::none(), py::kw_only(), py::arg("threads") = 1, py::arg("level") = "",
                "Fold m centers (m, d) into the minimum squared distances mind (n,) of the eligible rows of x (n, d), "
-               "in place. Returns (index, value) of the largest eligible mind, ties to the lowest index; (-1, -1.0) where "
-               "no row is eligible.");
-    module.def("k_center_lazy", &k_center_greedy, py::arg("x"), py::arg("read"), py::arg("mind"), py::arg("seen"),
+               "in place. Returns (index, value) of the largest eligible mind, ties to the lowest index; (-1, -1.0) "
+               "where no row is eligible.");
+    module.def(
+        "k_center_lazy_bytes",
+        [](int64_t count, int64_t d, int threads, const std::string& level) {
+            return k_center_lazy_bytes(count, d, resolve_level(level), threads);
+        },
+        py::arg("count"), py::arg("d"), py::kw_only(), py::arg("threads") = 1, py::arg("level") = "",
+        "Bytes that k_center_lazy allocates for `count` centers of d dimensions, labeled ones and picks.");
+    module.def("k_center_lazy", &k_center_lazy_arrays, py::arg("x"), py::arg("read"), py::arg("mind"), py::arg("seen"),
                py::arg("eligible"), py::arg("centers"), py::arg("indices"), py::arg("squared"), py::kw_only(),
                py::arg("labeled") = 0, py::arg("first") = -1, py::arg("read_rows") = 0, py::arg("threads") = 1,
                py::arg("level") = "",
                "Pick len(indices) rows of x (n, d), or of the pool that read(ids) reads, greedily, after the first "
-               "`labeled` rows of centers, or after the pick `first`, or beside what mind (n,) holds already; fills indices, "
-               "squared and centers (labeled + k, d), updates mind, seen and eligible in place; returns the number of distances "
-               "computed.");
-    module.def("nearest_center", &nearest_center, py::arg("x"), py::arg("centers"), py::arg("nearest"),
+               "`labeled` rows of centers, or after the pick `first`, or beside what mind (n,) holds already. Fills "
+               "indices, squared and centers (labeled + k, d), updates mind, seen and eligible in place, and returns "
+               "the number of distances computed.");
+    module.def("nearest_center", &nearest_center_arrays, py::arg("x"), py::arg("centers"), py::arg("nearest"),
                py::arg("squared"), py::kw_only(), py::arg("threads") = 1, py::arg("level") = "",
-               "For each row of x (n, d) the nearest of m centers (m, d), ties to the lowest: fills nearest (n,) int32 and "
-               "squared (n,) float32.");
+               "For each row of x (n, d) the nearest of m centers (m, d), ties to the lowest: fills nearest (n,) int32 "
+               "and squared (n,) float32.");
 }
 
 }  // namespace poolwright

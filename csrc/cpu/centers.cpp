@@ -21,26 +21,36 @@ uint16_t to_bfloat(float value) {
     return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+int64_t whole_panels(int64_t capacity) { return (capacity + kPanel - 1) / kPanel; }
+
+int64_t panel_size(int64_t d, bool bf16) { return (bf16 ? (d + 31) / 32 * 32 : d) * kPanel; }
+
 }  // namespace
 
 Centers::Centers(float* rows, int64_t capacity, std::vector<float> mean, bool bf16)
     : rows_(rows),
       d_(static_cast<int64_t>(mean.size())),
-      stride_(bf16 ? (d_ + 31) / 32 * 32 * kPanel / 2 : d_ * kPanel),
+      panel_size_(panel_size(d_, bf16)),
       bf16_(bf16),
       mean_(std::move(mean)) {
-    const int64_t padded = (capacity + kPanel - 1) / kPanel * kPanel;
     // Columns of a panel that hold no center yet are multiplied too: their bound is infinite.
-    panels_.assign(padded / kPanel * stride_, 0.0f);
+    const int64_t padded = whole_panels(capacity) * kPanel;
+    if (bf16) narrow_panels_.assign(padded / kPanel * panel_size_, 0);
+    else wide_panels_.assign(padded / kPanel * panel_size_, 0.0f);
     floor_.assign(padded, std::numeric_limits<float>::infinity());
     slack_.assign(padded, 0.0f);
     norm_.assign(padded, 0.0f);
 }
 
+int64_t Centers::bytes(int64_t capacity, int64_t d, bool bf16) {
+    const int64_t element = bf16 ? sizeof(uint16_t) : sizeof(float);
+    return whole_panels(capacity) * (panel_size(d, bf16) * element + kPanel * 3 * static_cast<int64_t>(sizeof(float)));
+}
+
 void Centers::append(const float* row) {
     float* mine = next_row();
     if (row != mine) std::copy(row, row + d_, mine);
-    float* panel = panels_.data() + count_ / kPanel * stride_;
+    const int64_t panel = count_ / kPanel * panel_size_;
     const int64_t column = count_ % kPanel;
     double squares = 0, rounding = 0;
     for (int64_t j = 0; j < d_; ++j) {
@@ -51,10 +61,10 @@ void Centers::append(const float* row) {
             const uint16_t narrow = to_bfloat(centered);
             kept = bfloat_to_float(narrow);
             // Tiles of 32 dimensions x 16 centers, two neighboring dimensions of a center side by side.
-            uint16_t* tile = reinterpret_cast<uint16_t*>(panel) + (j / 32 * 4 + column / 16) * 512;
+            uint16_t* tile = narrow_panels_.data() + panel + (j / 32 * 4 + column / 16) * 512;
             tile[j % 32 / 2 * 32 + column % 16 * 2 + j % 2] = narrow;
         } else {
-            panel[j * kPanel + column] = centered;
+            wide_panels_[panel + j * kPanel + column] = centered;
         }
         squares += exact * exact;
         rounding += (kept - exact) * (kept - exact);
@@ -73,8 +83,17 @@ CenterView Centers::view() const {
     // A squared difference has three roundings, and d / 16 + 4 additions follow; twice that leaves room for the few
     // roundings of the comparison.
     const double slack = 2 * (static_cast<double>(d_) / 16 + 24) * kUnit;
-    return {d_,          mean_.data(),  rows_,        panels_.data(),           stride_,
-            floor_.data(), slack_.data(), norm_.data(), static_cast<float>(slack)};
+    CenterView view{};
+    view.d = d_;
+    view.mean = mean_.data();
+    view.rows = rows_;
+    view.panels = bf16_ ? static_cast<const void*>(narrow_panels_.data()) : wide_panels_.data();
+    view.panel_bytes = panel_size_ * static_cast<int64_t>(bf16_ ? sizeof(uint16_t) : sizeof(float));
+    view.floor = floor_.data();
+    view.slack = slack_.data();
+    view.norm = norm_.data();
+    view.sum_slack = static_cast<float>(slack);
+    return view;
 }
 
 }  // namespace poolwright

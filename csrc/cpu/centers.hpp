@@ -5,34 +5,18 @@
 #include <cstdint>
 #include <vector>
 
-#include "../dtype.hpp"
-#include "levels.hpp"
+#include "k_center_args.hpp"
 
 namespace poolwright {
-
-constexpr int kPanel = 64;  // centers in a panel
-
-// What a level's kernel reads. Products are of y = x - mean and c' = c - mean, rounded to the product's type:
-//   ||x - c||^2 >= |y|^2 + floor[j] - 2 p - 2 |yh| slack[j] - 2 |yh - y| norm[j],
-// where yh is y as rounded, p the computed product of yh and c', floor[j] a lower bound of |c'|^2, norm[j] an upper
-// bound of |c'|, and slack[j] one of the rounding of c' and of the sum, per unit of |yh| (Cauchy-Schwarz).
-struct CenterView {
-    int64_t d;
-    const float* mean;    // d
-    const float* rows;    // m x d
-    const float* panels;  // ceil(m / 64) x stride: f32 as d x 64; bf16 as ceil(d / 32) x 4 x 16 x 16 x 2
-    int64_t panel_stride;  // in floats
-    const float* floor;
-    const float* slack;
-    const float* norm;
-    float sum_slack;  // upper bound of the relative error of a squared distance summed in float32, and a little more
-};
 
 class Centers {
 public:
     // `rows` (capacity x d) is the caller's; mean holds d floats near the middle of the data (any values are right,
     // those near the middle make the bounds tight). bf16: panels for tile matrix products.
     Centers(float* rows, int64_t capacity, std::vector<float> mean, bool bf16);
+
+    // Bytes that the constructor allocates.
+    static int64_t bytes(int64_t capacity, int64_t d, bool bf16);
 
     // Append one center; the row may already lie in its place.
     void append(const float* row);
@@ -42,9 +26,10 @@ public:
 
 private:
     float* rows_;
-    int64_t d_, count_ = 0, stride_;
+    int64_t d_, count_ = 0, panel_size_;  // elements in a panel
     bool bf16_;
-    std::vector<float> mean_, panels_, floor_, slack_, norm_;
+    std::vector<float> mean_, wide_panels_, floor_, slack_, norm_;
+    std::vector<uint16_t> narrow_panels_;
 };
 
 }  // namespace poolwright

@@ -48,15 +48,20 @@ void copy_row(const Matrix& x, int64_t row, float* out) {
     }
 }
 
-std::vector<float> middle(const Matrix& x) {
-    const int64_t count = std::min<int64_t>(x.n, 256);
+std::vector<float> middle(const Matrix& x, const uint8_t* eligible) {
     std::vector<double> sums(x.d, 0.0);
     std::vector<float> row(x.d, 0.0f);
-    for (int64_t i = 0; i < count; ++i) {
-        copy_row(x, i * (x.n / count), row.data());
+    int64_t count = 0;
+    const int64_t step = std::max<int64_t>(1, x.n / 256);
+    for (int64_t start = 0; start < x.n; start += step) {
+        int64_t i = start;  // the first row of the stretch that takes part
+        while (i < std::min(start + step, x.n) && eligible != nullptr && eligible[i] == 0) ++i;
+        if (i == std::min(start + step, x.n)) continue;
+        copy_row(x, i, row.data());
         for (int64_t j = 0; j < x.d; ++j) sums[j] += row[j];
+        ++count;
     }
-    for (int64_t j = 0; j < x.d && count > 0; ++j) row[j] = static_cast<float>(sums[j] / static_cast<double>(count));
+    for (int64_t j = 0; j < x.d; ++j) row[j] = count == 0 ? 0.0f : static_cast<float>(sums[j] / count);
     return row;
 }
 
@@ -97,7 +102,7 @@ namespace {
 void fold_by_products(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible,
                       CpuLevel level, int threads) {
     std::vector<float> rows(m * x.d);
-    Centers columns(rows.data(), m, middle(x), tile_products(level));
+    Centers columns(rows.data(), m, middle(x, eligible), tile_products(level));
     for (int64_t c = 0; c < m; ++c) columns.append(centers + c * x.d);
     std::vector<Scratch> scratch(std::max(1, threads), Scratch(x.d));
     std::vector<int64_t> ids;
@@ -123,6 +128,7 @@ void fold_by_products(const Matrix& x, const float* centers, int64_t m, float* m
 
 Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, CpuLevel level,
                int threads) {
+    const DefaultRounding rounding_here;
     if (m >= kManyCenters) {
         fold_by_products(x, centers, m, mind, eligible, level, threads);
         m = 0;
@@ -152,15 +158,15 @@ Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, co
 #else
     (void)team;
 #endif
-    const DefaultRounding rounding;
     best = fold({x, 0, x.n, centers, m, mind, eligible});
     return best;
 }
 
 void find_nearest(const Matrix& x, const float* centers, int64_t m, int32_t* nearest, float* squared, CpuLevel level,
                   int threads) {
+    const DefaultRounding rounding;
     std::vector<float> rows(m * x.d);
-    Centers columns(rows.data(), m, middle(x), tile_products(level));
+    Centers columns(rows.data(), m, middle(x, nullptr), tile_products(level));
     for (int64_t c = 0; c < m; ++c) columns.append(centers + c * x.d);
     std::vector<Scratch> scratch(std::max(1, threads), Scratch(x.d));
     std::vector<int64_t> ids;

@@ -1,8 +1,4 @@
 // Greedy k-center on the CPU: fold centers into the minimum squared distances, find the farthest point.
-//
-// Every distance is summed in one fixed order whatever the level, the number of threads or the batch it is computed
-// in: lane l of 16 sums the dimensions l, l + 16, l + 32, ... in float32 without fused multiply-add; the lanes are then
-// halved, 16 -> 8 -> 4 -> 2 -> 1. Equal inputs give equal bits everywhere, the CUDA side included.
 #pragma once
 
 #include <cstdint>
@@ -11,37 +7,10 @@
 
 #include "../dtype.hpp"
 #include "centers.hpp"
+#include "k_center_args.hpp"
 #include "levels.hpp"
 
 namespace poolwright {
-
-struct Best {
-    float value;    // -1 where no point is eligible
-    int64_t index;  // -1 where no point is eligible
-};
-
-// Rows [begin, end) of one matrix against m centers of d float32, contiguous. `eligible` may be null (all are).
-struct FoldArgs {
-    Matrix x;
-    int64_t begin;
-    int64_t end;
-    const float* centers;
-    int64_t m;
-    float* mind;
-    const uint8_t* eligible;
-};
-
-// mind[i] = min(mind[i], min_j ||x_i - c_j||^2) for the eligible rows i; returns the largest mind among them, ties to
-// the lowest index. With m = 0 it only searches. One table per level, indexed by DType.
-using FoldFn = Best (*)(const FoldArgs&);
-struct FoldTable {
-    FoldFn by_dtype[kFloatingTypes];
-};
-extern const FoldTable kFoldBase;
-#if defined(POOLWRIGHT_X86_LEVELS)
-extern const FoldTable kFoldAvx2;
-extern const FoldTable kFoldAvx512;
-#endif
 
 // `fold` over all rows, on up to `threads` threads; many centers by matrix products, with the same bits.
 Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, const uint8_t* eligible, CpuLevel level,
@@ -50,42 +19,11 @@ Best fold_rows(const Matrix& x, const float* centers, int64_t m, float* mind, co
 // Row `row` of x as d float32.
 void copy_row(const Matrix& x, int64_t row, float* out);
 
-// Items [begin, end) of a list of points: item t is row rows[t] of x, its minimum so far is mind[t] and accounts for the
-// first seen[t] centers. Brings the minima up to date against the centers seen[t] .. now - 1, but stops for an item whose
-// minimum is below `cut`; seen[t] says how far it came. `seen` ascends. Returns the number of pairs dealt with.
-struct AdvanceArgs {
-    Matrix x;
-    const int64_t* rows;
-    float* mind;
-    int32_t* seen;
-    int64_t begin;
-    int64_t end;
-    CenterView centers;
-    int32_t now;
-    float cut;
-    float* scratch;    // advance_scratch(d) floats, aligned to 64 bytes
-    int32_t* nearest;  // which center gave each item its minimum, ties to the lowest; may be null
-};
-using AdvanceFn = int64_t (*)(const AdvanceArgs&);
-struct AdvanceTable {
-    AdvanceFn by_dtype[kFloatingTypes];
-};
-extern const AdvanceTable kAdvanceBase;
-#if defined(POOLWRIGHT_X86_LEVELS)
-extern const AdvanceTable kAdvanceAvx2;
-extern const AdvanceTable kAdvanceAvx512;
-#if defined(POOLWRIGHT_AMX_LEVEL)
-extern const AdvanceTable kAdvanceAmx;
-#endif
-#endif
-
-constexpr int kAdvanceRows = 64;
-constexpr int64_t advance_scratch(int64_t d) { return kAdvanceRows * ((d + 31) / 32 * 32 + kPanel); }  // floats
-
 // What one thread needs beside its rows: floats at an address that is a multiple of 64 bytes.
 class Scratch {
 public:
     explicit Scratch(int64_t d) : memory_(advance_scratch(d) + 16, 0.0f) {}
+    static int64_t bytes(int64_t d) { return (advance_scratch(d) + 16) * static_cast<int64_t>(sizeof(float)); }
     float* data() {
         const auto address = reinterpret_cast<uintptr_t>(memory_.data());
         return memory_.data() + (64 - address % 64) % 64 / sizeof(float);
@@ -95,8 +33,8 @@ private:
     std::vector<float> memory_;
 };
 
-// A point near the middle of the data, d float32: the mean of some hundred rows.
-std::vector<float> middle(const Matrix& x);
+// A point near the middle of the data, d float32: the mean of some hundred rows that take part (`eligible`; null: all).
+std::vector<float> middle(const Matrix& x, const uint8_t* eligible);
 
 // For every row the nearest of m centers (m x d float32, contiguous), ties to the lowest, and its squared distance.
 void find_nearest(const Matrix& x, const float* centers, int64_t m, int32_t* nearest, float* squared, CpuLevel level,
@@ -129,6 +67,9 @@ struct LazyArgs {
     int64_t k;
     int64_t first;       // the forced first pick, or -1; without labeled centers
 };
+
+// Bytes that k_center_lazy allocates for `count` centers of d dimensions beside the arrays of LazyArgs.
+int64_t k_center_lazy_bytes(int64_t count, int64_t d, CpuLevel level, int threads);
 
 // Greedy k-center by lazy evaluation, with the picks and the bits of the eager loop. Stale minima are upper bounds: the
 // point with the largest one is brought up to date, and if it still leads (ties to the lowest index) it is the next

@@ -1,14 +1,14 @@
-// Bringing minima up to date against many centers, compiled once per instruction set after k_center_lanes.hpp. A level's
-// file defines besides:
+// Bringing minima up to date against many centers, compiled once per instruction set after k_center_lanes.hpp. A
+// level's file defines besides:
 //   kTileRows, kTileVectors   the block of products that stays in registers: rows x vectors of centers
 //   multiply_add(a, b, c)     a * b + c, fused or not
 // or, where POOLWRIGHT_TILE_PRODUCT is defined, its own Packed, packed_stride, pack_row and multiply.
 //
-// Most pairs are settled by a lower bound from a matrix product (centers.hpp says which); only where the bound is below
-// the row's minimum is the distance computed, in the one fixed order of k_center.hpp. So the minima have the bits of the
-// plain loop over all centers, whatever the product's precision.
+// Most pairs are settled by a lower bound from a matrix product (k_center_args.hpp says which); only where the bound is
+// below the row's minimum is the distance computed, in the one fixed order. So the minima have the bits of the plain
+// loop over all centers, whatever the product's precision.
 
-#include "k_center.hpp"
+#include "k_center_args.hpp"
 
 namespace poolwright {
 namespace {
@@ -16,7 +16,8 @@ namespace {
 // What a product of few pairs saves does not pay for packing the rows.
 constexpr int kFewRows = 3;
 constexpr int kFewCenters = 12;
-// Items go together although some have seen a part of the centers already: at most this, or a quarter of what is pending.
+// Items go together although some have seen a part of the centers already: at most this, or a quarter of what is
+// pending.
 constexpr int32_t kSeenSlack = 8;
 
 typedef int32_t Mask __attribute__((vector_size(4 * kWidth)));
@@ -54,7 +55,7 @@ inline float element(const typename Element::Stored* row, int64_t at, int64_t co
 #if defined(POOLWRIGHT_TILE_PRODUCT)
 template <class Element>
 RowBounds pack_row(const typename Element::Stored* row, int64_t col_stride, const CenterView& centers, Packed* out);
-void multiply(const Packed* rows, int count, const CenterView& centers, const float* panel, int from, int to,
+void multiply(const Packed* rows, int count, const CenterView& centers, const void* panel, int from, int to,
               float (*scores)[kPanel]);
 #else
 using Packed = float;
@@ -80,7 +81,7 @@ inline RowBounds pack_row(const typename Element::Stored* row, int64_t col_strid
 }
 
 // scores[i][j] = row i . center j, for the columns of a panel that hold [from, to).
-inline void multiply(const Packed* rows, int count, const CenterView& centers, const float* panel, int from, int to,
+inline void multiply(const Packed* rows, int count, const CenterView& centers, const void* panel, int from, int to,
                      float (*scores)[kPanel]) {
     const int64_t d = centers.d, stride = packed_stride(d);
     constexpr int kTileColumns = kTileVectors * kWidth;
@@ -89,7 +90,7 @@ inline void multiply(const Packed* rows, int count, const CenterView& centers, c
             const float* row[kTileRows];
             for (int r = 0; r < kTileRows; ++r) row[r] = rows + (at + r < count ? at + r : at) * stride;
             Native sums[kTileRows][kTileVectors] = {};
-            const float* column = panel + left;
+            const float* column = static_cast<const float*>(panel) + left;
             for (int64_t j = 0; j < d; ++j, column += kPanel) {
                 Native c[kTileVectors];
 #pragma GCC unroll 4
@@ -217,7 +218,7 @@ int64_t advance_by_products(const AdvanceArgs& a, int64_t* open, int count, int3
     using Stored = typename Element::Stored;
     const int64_t stride = packed_stride(a.centers.d);
     float(*scores)[kPanel] = reinterpret_cast<float(*)[kPanel]>(a.scratch);
-    Packed* packed = reinterpret_cast<Packed*>(a.scratch + kAdvanceRows * kPanel);
+    Packed* packed = reinterpret_cast<Packed*>(a.scratch + advance_rows_at_once(a.centers.d) * kPanel);
     RowBounds bounds[kAdvanceRows];
     const auto row_of = [&](int64_t item) {
         return static_cast<const Stored*>(a.x.data) + a.rows[item] * a.x.row_stride;
@@ -229,7 +230,8 @@ int64_t advance_by_products(const AdvanceArgs& a, int64_t* open, int count, int3
         const int32_t start = which * kPanel;
         const int first = from > start ? from - start : 0;
         const int stop = a.now - start < kPanel ? a.now - start : kPanel;
-        multiply(packed, count, a.centers, a.centers.panels + which * a.centers.panel_stride, first, stop, scores);
+        multiply(packed, count, a.centers, static_cast<const char*>(a.centers.panels) + which * a.centers.panel_bytes,
+                 first, stop, scores);
         pairs += static_cast<int64_t>(count) * (stop - first);
         int left = 0;
         for (int i = 0; i < count; ++i) {
@@ -256,11 +258,12 @@ template <class Element>
 int64_t advance(const AdvanceArgs& a) {
     int64_t pairs = 0;
     int64_t open[kAdvanceRows];
+    const int at_once = advance_rows_at_once(a.centers.d);
     for (int64_t begin = a.begin; begin < a.end;) {
         const int32_t from = a.seen[begin];
         const int32_t slack = kSeenSlack > (a.now - from) / 4 ? kSeenSlack : (a.now - from) / 4;
         int count = 0;
-        while (begin < a.end && count < kAdvanceRows && a.seen[begin] - from <= slack) open[count++] = begin++;
+        while (begin < a.end && count < at_once && a.seen[begin] - from <= slack) open[count++] = begin++;
         const bool few = count <= kFewRows || a.now - from < kFewCenters;
         pairs += few ? advance_directly<Element>(a, open, count, from)
                      : advance_by_products<Element>(a, open, count, from);

@@ -1,6 +1,6 @@
-// AVX-512 with AMX tiles: the bounds of k_center_advance.hpp from bfloat16 products, sixteen times the multiplications a
-// cycle. Distances are computed as on every other level. Compiled with the flags that setup.py lists for "amx", run only
-// where levels.cpp finds the instructions and the operating system's leave to use tiles.
+// AVX-512 with AMX tiles: the bounds of k_center_advance.hpp from bfloat16 products, sixteen times the multiplications
+// a cycle. Distances are computed as on every other level. Compiled with the flags that setup.py lists for "amx", run
+// only where levels.cpp finds the instructions and the operating system's leave to use tiles.
 #include <immintrin.h>
 
 #include "k_center_avx512_lanes.hpp"
@@ -59,15 +59,15 @@ struct alignas(64) TileConfig {
     uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 
-// 32 rows x 32 centers at a time: four tiles of sums, two of rows, two of centers. Rows beyond `count` hold what is left
-// there of earlier rows, and nobody reads their products.
-inline void multiply(const Packed* rows, int count, const CenterView& centers, const float* panel, int from, int to,
+// 32 rows x 32 centers at a time: four tiles of sums, two of rows, two of centers. Rows beyond `count` hold what is
+// left there of earlier rows, and nobody reads their products.
+inline void multiply(const Packed* rows, int count, const CenterView& centers, const void* panel, int from, int to,
                      float (*scores)[kPanel]) {
     static const TileConfig config;
     const int64_t stride = packed_stride(centers.d);
     const int64_t row_bytes = stride * static_cast<int64_t>(sizeof(Packed));
     constexpr int64_t kTile = 512, kScoreBytes = kPanel * sizeof(float);
-    const uint16_t* columns = reinterpret_cast<const uint16_t*>(panel);
+    const uint16_t* columns = static_cast<const uint16_t*>(panel);
     _tile_loadconfig(&config);
     for (int left = from / 32 * 32; left < to; left += 32) {
         for (int at = 0; at < count; at += 32) {

@@ -10,7 +10,7 @@
 
 #pragma once
 
-#include "k_center.hpp"
+#include "k_center_args.hpp"
 
 namespace poolwright {
 namespace {

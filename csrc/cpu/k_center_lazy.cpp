@@ -40,7 +40,11 @@ constexpr int64_t kFewPicks = 16;      // a heap that gave fewer was too small
 class LazyGreedy {
 public:
     LazyGreedy(const LazyArgs& args, CpuLevel level, int threads, const std::function<void()>& poll)
-        : a_(args), level_(level), scratch_(std::max(1, threads), Scratch(args.pool.d)), poll_(poll), centers_(args.centers, args.labeled + args.k, pool_middle(), tile_products(level)) {
+        : a_(args),
+          level_(level),
+          scratch_(std::max(1, threads), Scratch(args.pool.d)),
+          poll_(poll),
+          centers_(args.centers, args.labeled + args.k, pool_middle(), tile_products(level)) {
         for (int64_t c = 0; c < a_.labeled; ++c) centers_.append(centers_.next_row());
         target_ = std::max<int64_t>(kSmallHeap, a_.pool.n / 16);
         largest_target_ = std::max<int64_t>(kSmallHeap, a_.pool.n / 4);
@@ -73,10 +77,15 @@ public:
 
 private:
     std::vector<float> pool_middle() const {
-        if (!a_.pool.gather) return middle(a_.pool.x);
-        std::vector<int64_t> ids(std::min({a_.pool.n, a_.pool.gather_rows, int64_t{256}}));
-        for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int64_t>(i) * (a_.pool.n / ids.size());
-        return middle(a_.pool.gather(ids.data(), static_cast<int64_t>(ids.size())));
+        if (!a_.pool.gather) return middle(a_.pool.x, a_.eligible);
+        // As many rows as a block holds, of those that take part.
+        const int64_t most = std::min<int64_t>(a_.pool.gather_rows, 256);
+        const int64_t step = std::max<int64_t>(1, a_.pool.n / most);
+        std::vector<int64_t> ids;
+        for (int64_t i = 0; i < a_.pool.n && static_cast<int64_t>(ids.size()) < most; i += step)
+            if (a_.eligible[i]) ids.push_back(i);
+        if (ids.empty()) return std::vector<float>(a_.pool.d, 0.0f);
+        return middle(a_.pool.gather(ids.data(), static_cast<int64_t>(ids.size())), nullptr);
     }
 
     void pick(Key best, int64_t at) {
@@ -218,7 +227,12 @@ private:
 }  // namespace
 
 int64_t k_center_lazy(const LazyArgs& args, CpuLevel level, int threads, const std::function<void()>& poll) {
+    const DefaultRounding rounding;
     return LazyGreedy(args, level, threads, poll).run();
+}
+
+int64_t k_center_lazy_bytes(int64_t count, int64_t d, CpuLevel level, int threads) {
+    return Centers::bytes(count, d, tile_products(level)) + std::max(1, threads) * Scratch::bytes(d);
 }
 
 }  // namespace poolwright

@@ -109,7 +109,7 @@ def test_x_is_never_written(k_center):
 def test_few_candidates_of_a_matrix_on_disk_are_read_once():
     x = np.random.default_rng(0).standard_normal((4000, 16)).astype(np.float32)
     rows, candidates = FakeRows(x), np.arange(100, 200)
-    result = kernels.k_center(rows, 50, labeled=[0], candidates=candidates, memory_limit=100_000)
+    result = kernels.k_center(rows, 50, labeled=[0], candidates=candidates, memory_limit=120_000)
     assert result.indices.tolist() == kernels.k_center(x, 50, labeled=[0], candidates=candidates).indices.tolist()
     assert rows.rows_read < 2 * len(x)  # one pass to check, then the candidates alone, and not one pass a pick
 

@@ -46,3 +46,28 @@ def test_a_file_twice_as_large_as_the_limit(tmp_path, dtype):
     size = pool_file(tmp_path / "x.npy", 60_000, 256, dtype)
     limit = size // 2
     assert int(memory.run(K_CENTER, str(tmp_path / "x.npy"), "100", str(limit))) <= limit
+
+
+WIDE = """
+import sys
+backend, n, d, k, limit = sys.argv[1], *map(int, sys.argv[2:])
+kernels.k_center(warm, 100, backend=backend)
+x = np.random.default_rng(0).standard_normal((n, d), dtype=np.float32)
+with Peak() as peak:
+    kernels.k_center(x, k, backend=backend, memory_limit=limit)
+print(peak.bytes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "n", "d", "k", "limit"),
+    [
+        ("native", 40, 200_000, 2, 8_000_000),  # no room for the panels of two centers
+        ("native", 1_000_000, 2, 200, 30_000_000),
+        ("torch", 1_000_000, 2, 200, 57_000_000),
+        ("torch", 1_000_000, 2, 200, 150_000_000),
+    ],
+)
+def test_narrow_and_wide_pools_keep_to_the_limit(backend, n, d, k, limit):
+    # 4 MB: pages that the allocator keeps, and torch's buffers of a few rows
+    assert int(memory.run(WIDE, backend, str(n), str(d), str(k), str(limit))) <= limit + (4 << 20)

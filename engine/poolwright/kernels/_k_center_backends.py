@@ -23,11 +23,6 @@ if TYPE_CHECKING:
     from poolwright.kernels._matrix import Matrix
 
 
-def lazy_bytes(count: int, d: int) -> int:
-    """Return what `NativeBackend.lazily` allocates for ``count`` centers: each as a row and in a panel."""
-    return 8 * count * (d + 64)
-
-
 class NativeBackend:
     """C++ with OpenMP, lazily: what cannot be the farthest is not computed."""
 
@@ -48,6 +43,13 @@ class NativeBackend:
         centers = torch.empty((0, 0), device=mind.device)
         index, value = self._native.k_center_fold(nothing, centers, mind, eligible, threads=torch.get_num_threads())
         return int(index), float(value)
+
+    def lazy_bytes(self, count: int, pool: Matrix) -> int:
+        """Return what `lazily` allocates for ``count`` centers, labeled ones and picks, beside 17 bytes a row."""
+        import torch
+
+        panels: int = self._native.k_center_lazy_bytes(count, pool.d, threads=torch.get_num_threads())
+        return 4 * count * pool.d + panels
 
     def lazily(
         self, pool: Matrix, centers: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
@@ -84,14 +86,14 @@ class NativeBackend:
 
 
 class TorchBackend:
-    """Plain torch on any device. Workspace: the active rows in float32 and float64, some 30 MB besides."""
+    """Plain torch on any device. Workspace: the active rows twice, 48 MB, and 24 bytes a row of the pool."""
 
     whole_pool = True
 
     def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
         import torch
 
-        step = max(1, (8 << 20) // (8 * max(1, block.shape[1], len(centers))))
+        step = max(1, _TABLE_BYTES // (6 * 8 * max(1, block.shape[1], len(centers))))
         for start in range(0, len(block), step):
             part = mind[start : start + step]
             torch.minimum(part, _squared_distances(block[start : start + step], centers), out=part)
@@ -100,6 +102,10 @@ class TorchBackend:
         import torch
 
         return _largest(torch.where(eligible.bool(), mind, -1.0))
+
+    def lazy_bytes(self, count: int, pool: Matrix) -> int:
+        """Return what `lazily` allocates for ``count`` centers, labeled ones and picks, beside 24 bytes a row."""
+        return 4 * count * pool.d + 2 * _active_rows(pool) * (4 * pool.d + 16) + _TABLE_BYTES
 
     def lazily(
         self, pool: Matrix, centers: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
@@ -135,8 +141,7 @@ class TorchBackend:
                 self.fold(block, rows[:known], mind[at : at + len(block)], eligible[at : at + len(block)])
             seen += known
             evaluated += pool.n * known
-        # No more rows than a block of the pool, of which several fit in the memory that was given.
-        largest = max(1, min(pool.n, pool.block_rows))
+        largest = _active_rows(pool)
         size = min(_ACTIVE_ROWS, largest)
         while len(picks) < k:
             bounds = torch.where(eligible.bool(), mind, -1.0)
@@ -147,10 +152,10 @@ class TorchBackend:
             nearest = mind[active]
             # By what they have seen, so that few distances are computed again.
             for part in torch.argsort(seen[active]).split(max(64, len(active) // 8)):
-                since = int(seen[active[part]].min())
+                since, lowered = int(seen[active[part]].min()), nearest[part]
                 for start in range(since, count, _CENTERS_AT_ONCE):
-                    some = rows[start : min(start + _CENTERS_AT_ONCE, count)]
-                    nearest[part] = torch.minimum(nearest[part], _squared_distances(points[part], some))
+                    self.fold(points[part], rows[start : min(start + _CENTERS_AT_ONCE, count)], lowered, eligible)
+                nearest[part] = lowered
                 evaluated += len(part) * (count - since)
             before = len(picks)
             while len(picks) < k:
@@ -170,12 +175,20 @@ class TorchBackend:
         return torch.tensor(picks, device=device), squared, evaluated
 
 
+# What a fold takes: some rows in float32 and float64, and their distances to some centers.
+_TABLE_BYTES = 48 << 20
+
 # Rows in the first active set; a set that gave fewer picks than _FEW_PICKS is followed by one twice as large.
 _ACTIVE_ROWS = 512
 _FEW_PICKS = 32
 _BOUNDING_CENTERS = 64
 _CENTERS_AT_ONCE = 256
 _FEW_CENTERS = 4
+
+
+def _active_rows(pool: Matrix) -> int:
+    """Return how many rows an active set may have: as many as a block of the pool, several of which fit in memory."""
+    return max(1, min(pool.n, pool.block_rows))
 
 
 def _squared_distances(rows: Tensor, centers: Tensor) -> Tensor:

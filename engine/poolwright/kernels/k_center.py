@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
 from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend
-from poolwright.kernels._k_center_backends import NativeBackend, TorchBackend, lazy_bytes
+from poolwright.kernels._k_center_backends import NativeBackend, TorchBackend
 from poolwright.kernels._k_center_cuda import CudaBackend
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
 from poolwright.kernels._native_build import serial_after_fork
@@ -22,8 +22,8 @@ Backend = NativeBackend | CudaBackend | TorchBackend
 _BACKENDS: dict[str, type[Backend]] = {"native": NativeBackend, "cuda": CudaBackend, "torch": TorchBackend}
 
 # mind (float32), eligible (uint8) and two masks; native adds a count of centers (int32), and for a quarter of the rows
-# a heap (8 bytes) and a batch (16); torch, where it finds the farthest, a float32 copy and a mask.
-_WORKSPACE_PER_ROW = (4 + 1 + 2) + (4 + 2 + 4)
+# a heap (8 bytes) and a batch (16); torch a count, a copy of mind, a mask, and row numbers where bounds are equal.
+_WORKSPACE_PER_ROW = (4 + 1 + 2) + (4 + 4 + 1 + 8)
 
 
 class KCenterResult(NamedTuple):
@@ -75,9 +75,10 @@ def k_center(
         those are not built (the logger ``poolwright.kernels`` says once which and why). "reference" is slow
         float64.
     memory_limit : int, optional
-        Bytes to allocate at most beside x: 17 bytes a row, then a float32 copy of x if one is needed and fits
-        (float64, cosine, Rows), else blocks of rows, read when they are needed; then 8 (d + 64) bytes a pick,
-        or, where those do not fit, a pass over x per pick. A quarter of the memory by default.
+        Bytes to allocate at most beside x: 24 bytes a row, then a float32 copy of x if one is needed and fits
+        (float64, cosine, Rows), else blocks of rows, read when they are needed; then 8 (d + 3) bytes for each pick and
+        256 (d + 64) for each thread, or, where those do not fit, a pass over x per pick. A quarter of the memory by
+        default.
 
     Returns
     -------
@@ -139,7 +140,7 @@ def _k_center(
         raise ValueError(f'metric must be "euclidean" or "cosine", not {metric!r}')
     matrix, spare = open_matrix(
         x,
-        unit_rows=metric == "cosine" and backend != "reference",
+        unit_rows=metric == "cosine",
         memory_limit=memory_limit,
         workspace=_WORKSPACE_PER_ROW,
     )
@@ -200,8 +201,8 @@ def _run(
     count = int(eligible.sum())
     # Picks, and labeled centers too, may be folded lazily, if there is room for copies of them.
     room = spare // 2
-    lazy = compute if not isinstance(compute, CudaBackend) and lazy_bytes(k, matrix.d) <= room else None
-    folded = 0 if lazy is not None and lazy_bytes(k + len(centers), matrix.d) <= room else len(centers)
+    lazy = compute if not isinstance(compute, CudaBackend) and compute.lazy_bytes(k, pool) <= room else None
+    folded = 0 if lazy is not None and lazy.lazy_bytes(k + len(centers), pool) <= room else len(centers)
     for start in range(0, folded, matrix.block_rows):
         some = matrix.rows(centers[start : start + matrix.block_rows])
         for at, block in pool.blocks():

@@ -136,7 +136,7 @@ template <class Element>
 inline void fold_panel(const typename Element::Stored* row, int64_t col_stride, const CenterView& centers,
                        int64_t which, int from, int to, const RowBounds& bounds, float* scores, Smallest& smallest) {
     const int64_t start = which * kPanel;
-    const float tiny = static_cast<float>(centers.d) * 1e-36f;  // squares that are lost below the smallest normal number
+    const float tiny = static_cast<float>(centers.d) * 1e-36f;  // squares below the smallest normal number are lost
     const auto limit = [&] { return smallest.squared * (1 + centers.sum_slack) - bounds.floor + tiny; };
     const Native two = spread(2), length = spread(2 * bounds.length), lost = spread(2 * bounds.lost);
     const Native threshold = spread(limit());

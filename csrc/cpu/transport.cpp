@@ -15,6 +15,7 @@
 #endif
 
 #include "half.hpp"
+#include "rounding.hpp"
 #include "transport_solvers.hpp"
 
 namespace poolwright {
@@ -24,6 +25,8 @@ namespace {
 // The largest coordinate (in powers of two) whose squared differences are summed as they are; other sets are scaled.
 constexpr int kPlainExponent = 20;
 constexpr int kCostBits = 48;
+// Where the largest squared distance is below this, others may have vanished in float32.
+constexpr float kVanishing = 0x1p-60f;
 
 // Costs come from products instead of differences from this many dimensions on, as long as at most one in
 // kCancelledShare has to be computed again.
@@ -113,30 +116,33 @@ double total_weight(const PointSet& set) {
     return std::accumulate(set.weights, set.weights + set.points.n, 0.0);
 }
 
-// Weights as integers, at least 1 each, that sum to `total` exactly; what rounding leaves goes to the largest.
-void integer_weights(const PointSet& set, int64_t total, int64_t* out) {
-    const double scale = static_cast<double>(total) / total_weight(set);
-    int64_t count = 0, sum = 0, largest = 0;
-    for (int64_t i = 0; i < set.points.n; ++i) {
+// The weights of `count` points as integers that sum to `total` (at least `count`) exactly: one unit each, and what
+// is left in proportion. The running sum is rounded, not each weight, so that no error adds up anywhere.
+void integer_weights(const PointSet& set, int64_t count, int64_t total, int64_t* out) {
+    const double all = total_weight(set);
+    const int64_t shared = total - count;
+    double running = 0;
+    int64_t given = 0;
+    for (int64_t i = 0, at = 0; i < set.points.n; ++i) {
         const double weight = set.weights == nullptr ? 1.0 : set.weights[i];
         if (!(weight > 0)) continue;
-        out[count] = std::max<int64_t>(1, std::llround(weight * scale));
-        sum += out[count];
-        if (out[count] > out[largest]) largest = count;
-        ++count;
+        running += weight;
+        const int64_t upto = at + 1 < count ? std::llround(running / all * static_cast<double>(shared)) : shared;
+        out[at++] = 1 + upto - given;
+        given = upto;
     }
-    out[largest] += total - sum;
 }
 
 // Supply and demand of the transportation problem, perturbed so that no basis is degenerate (A. Orden, "The
 // transhipment problem", Management Science 2 (1956)): each row supplies one unit more, the last column demands them
-// all; a unit is under 2^-49 of the weight of a point of average weight. Returns the sum.
+// all. Integer weights are multiples of a unit u > n + m, and all of them sum to 2^60: rounding moves less than
+// u^2 2^-60 of the weight (2^-44 for 100 points, 2^-26 for 100 000), the perturbation u 2^-60. Returns the sum.
 int64_t perturbed_weights(const PointSets& pair, int64_t n, int64_t m, int64_t* supply) {
     int64_t unit = 1;
     while (unit <= n + m) unit *= 2;
     const int64_t total = (int64_t{1} << 60) / unit;
-    integer_weights(pair.x, total, supply);
-    integer_weights(pair.y, total, supply + n);
+    integer_weights(pair.x, n, total, supply);
+    integer_weights(pair.y, m, total, supply + n);
     for (int64_t i = 0; i < n; ++i) supply[i] = supply[i] * unit + 1;
     for (int64_t j = n; j < n + m; ++j) supply[j] *= unit;
     supply[n + m - 1] += n;
@@ -164,20 +170,29 @@ double line_distance(const PointSets& pair, double p) {
         std::sort(sorted[side].begin(), sorted[side].end(), [](const Point& a, const Point& b) { return a.at < b.at; });
     }
     std::vector<Point>&x = sorted[0], &y = sorted[1];
-    const double unit = std::max(std::abs(x.front().at - y.back().at), std::abs(x.back().at - y.front().at));
-    if (unit == 0) return 0;
     const bool matched = x.size() == y.size() && is_uniform(pair.x) && is_uniform(pair.y);
-    double cost = 0;
+    struct Coupled {
+        double apart;
+        double amount;
+    };
+    std::vector<Coupled> plan;
+    plan.reserve(x.size() + y.size());
+    double unit = 0;  // of powers: the farthest that anything moves
     for (size_t i = 0, j = 0; i < x.size() && j < y.size();) {
         // Equal shares of equal sizes pair up one to one, whatever their fractions round to.
         const double amount = matched ? x[i].weight : std::min(x[i].weight, y[j].weight);
-        cost += amount * std::pow(std::abs(x[i].at - y[j].at) / unit, p);
+        plan.push_back({std::abs(x[i].at - y[j].at), amount});
+        if (amount > 0) unit = std::max(unit, plan.back().apart);
         x[i].weight -= amount;
         y[j].weight -= amount;
         const bool x_done = matched || x[i].weight <= 0, y_done = matched || y[j].weight <= 0;
         i += x_done;
         j += y_done;
     }
+    if (unit == 0) return 0;
+    double cost = 0;
+    for (const Coupled& part : plan)
+        if (part.amount > 0) cost += part.amount * std::pow(part.apart / unit, p);
     return unit * std::pow(cost, 1 / p);
 }
 
@@ -226,14 +241,37 @@ private:
         if (largest_ == 0) return false;
         const int exponent = std::ilogb(largest_);
         if (std::abs(exponent) <= kPlainExponent) return true;
-        // In two steps, since 2^-exponent itself may not be a number.
+        scale_points(-exponent);
+        return true;
+    }
+
+    void scale_points(int exponent) {
+        // In two steps, since 2^exponent itself may not be a number.
         for (const int step : {exponent / 2, exponent - exponent / 2}) {
-            const T factor = static_cast<T>(std::ldexp(1.0, -step));
+            const T factor = static_cast<T>(std::ldexp(1.0, step));
             scale_rows(x_, d_, factor, copies_[0]);
             scale_rows(y_, d_, factor, copies_[1]);
         }
-        scale_ = std::ldexp(1.0, exponent / 2);
-        scale_rest_ = std::ldexp(1.0, exponent - exponent / 2);
+        exponent_ += exponent;
+    }
+
+    // Where points lie so close together, beside their coordinates, that squares may have vanished: scale them so
+    // that they spread over about 1, as far as their coordinates allow. False where all are equal.
+    bool scale_to_spread() {
+        double spread = 0, size = 0;
+        for (int64_t k = 0; k < d_; ++k) {
+            double low = x_.row(0)[k], high = low;
+            for (const Rows<T>& rows : {x_, y_})
+                for (int64_t i = 0; i < rows.count; ++i) {
+                    low = std::min(low, static_cast<double>(rows.row(i)[k]));
+                    high = std::max(high, static_cast<double>(rows.row(i)[k]));
+                }
+            spread = std::max(spread, high - low);
+            size = std::max({size, std::abs(low), std::abs(high)});
+        }
+        if (spread == 0) return false;
+        const int room = std::numeric_limits<T>::max_exponent - 8 - std::ilogb(size);
+        scale_points(std::min(-std::ilogb(spread), room));
         return true;
     }
 
@@ -241,25 +279,12 @@ private:
         const int64_t n = x_.count, m = y_.count;
         T* packed = arena_.take<T>(ld * d_);
         float* costs = arena_.take<float>(n * ld);
-        (table_.*Ops<T>::kPack)(y_.data, y_.stride, m, d_, packed);
         float* norms = arena_.take<float>(n + ld);
-        SquaresArgs<T> all{x_.data, x_.stride, 0, n, packed, d_, costs, ld, norms, norms + n};
-        constexpr int64_t kShare = 24;  // rows, a multiple of every level's tile
-        const int64_t shares = (n + kShare - 1) / kShare;
-        const auto share = [&all, n](int64_t s) {
-            SquaresArgs<T> part = all;
-            part.begin = s * kShare;
-            part.end = std::min(n, (s + 1) * kShare);
-            return part;
-        };
-        // The first rows show whether the points are far enough apart, beside their norms, for products.
-        const bool by_products = prepare_products(norms, ld) && fill_by_products(share(0), m);
-#if defined(_OPENMP)
-#pragma omp parallel for schedule(dynamic, 1) num_threads(team_) if (team_ > 1)
-#endif
-        for (int64_t s = 0; s < shares; ++s)
-            if (!by_products || (s > 0 && !fill_by_products(share(s), m))) (table_.*Ops<T>::kSquares)(share(s));
-        float largest = static_cast<float>(table_.largest_f32(costs, ld, n, m));
+        float largest = fill_costs(packed, costs, ld, norms, true);
+        if (largest < kVanishing) {
+            if (!scale_to_spread()) return costs;
+            largest = fill_costs(packed, costs, ld, norms, false);
+        }
         unit_ = std::sqrt(static_cast<double>(largest));
         if (unit_ == 0) return costs;
         if (p_ == 1) {
@@ -275,6 +300,31 @@ private:
         for (int64_t i = 0; i < n; ++i)
             std::fill(costs + i * ld + m, costs + (i + 1) * ld, std::numeric_limits<float>::infinity());
         return costs;
+    }
+
+    // Squared distances into `costs`; returns the largest.
+    float fill_costs(T* packed, float* costs, int64_t ld, float* norms, bool products) const {
+        const int64_t n = x_.count, m = y_.count;
+        (table_.*Ops<T>::kPack)(y_.data, y_.stride, m, d_, packed);
+        SquaresArgs<T> all{x_.data, x_.stride, 0, n, packed, d_, costs, ld, norms, norms + n};
+        constexpr int64_t kShare = 24;  // rows, a multiple of every level's tile
+        const int64_t shares = (n + kShare - 1) / kShare;
+        const auto share = [&all, n](int64_t s) {
+            SquaresArgs<T> part = all;
+            part.begin = s * kShare;
+            part.end = std::min(n, (s + 1) * kShare);
+            return part;
+        };
+        // The first rows show whether the points are far enough apart, beside their norms, for products.
+        const bool by_products = products && prepare_products(norms, ld) && fill_by_products(share(0), m);
+#if defined(_OPENMP)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team_) if (team_ > 1)
+#endif
+        for (int64_t s = 0; s < shares; ++s) {
+            const DefaultRounding rounding;
+            if (!by_products || (s > 0 && !fill_by_products(share(s), m))) (table_.*Ops<T>::kSquares)(share(s));
+        }
+        return static_cast<float>(table_.largest_f32(costs, ld, n, m));
     }
 
     // Norms for `products`, where d is large enough for it to pay.
@@ -322,17 +372,24 @@ private:
         SimplexSpace space(arena_, n, m);
         const int64_t total = perturbed_weights(pair_, n, m, space.supply);
         if (n == 1 || m == 1) {
-            for (int64_t i = 0; i < n; ++i)
-                for (int64_t j = 0; j < m; ++j)
-                    unit_ = std::max(unit_, std::sqrt((table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_)));
+            if (largest_square() < kVanishing) scale_to_spread();
+            unit_ = std::sqrt(largest_square());
             for (int64_t k = 0; k < std::max(n, m); ++k)
-                add(n == 1 ? 0 : k, n == 1 ? k : 0, static_cast<double>(n == 1 ? space.supply[1 + k] : space.supply[k]));
+                add(n == 1 ? 0 : k, n == 1 ? k : 0, static_cast<double>(space.supply[n == 1 ? 1 + k : k]));
             return distance(static_cast<double>(total));
         }
         solve_transportation(costs, table_, space, interrupt_);
         for (int64_t a = 0; a < n + m - 1; ++a)
             add(space.flows[a].row, space.flows[a].column, static_cast<double>(space.flows[a].amount));
         return distance(static_cast<double>(total));
+    }
+
+    double largest_square() const {
+        double largest = 0;
+        for (int64_t i = 0; i < x_.count; ++i)
+            for (int64_t j = 0; j < y_.count; ++j)
+                largest = std::max(largest, (table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_));
+        return largest;
     }
 
     // `amount` from x_i to y_j, at its cost from the points themselves.
@@ -349,7 +406,7 @@ private:
         double root = mean;
         if (p_ == 2) root = std::sqrt(mean);
         else if (p_ != 1) root = power_unit() * std::pow(mean, 1 / p_);
-        return root * scale_ * scale_rest_;
+        return std::ldexp(root, -exponent_);
     }
 
     const PointSets& pair_;
@@ -362,7 +419,7 @@ private:
     Rows<T> x_{}, y_{};
     T* copies_[2] = {};
     double largest_ = 0;  // coordinate
-    double scale_ = 1, scale_rest_ = 1;
+    int exponent_ = 0;    // of the power of two that coordinates were multiplied by
     double unit_ = 0;  // largest distance
     double cost_ = 0;
 };
@@ -432,6 +489,7 @@ private:
 
 double solve_pair(const PointSets& pair, double p, const TransportTable& table, int team, Block& block,
                   const Interrupt& interrupt) {
+    const DefaultRounding rounding;
     interrupt.check();
     try {
         if (pair.x.points.d == 1) return line_distance(pair, p);
@@ -444,10 +502,45 @@ double solve_pair(const PointSets& pair, double p, const TransportTable& table, 
     }
 }
 
+// solve(k, threads within the pair, block, interrupt) for k in [begin, end), on a team; one thread alone lets others
+// help within the pairs.
+template <class Solve>
+void run_team(int64_t begin, int64_t end, int team, int threads, const std::function<void()>& poll,
+              const Solve& solve) {
+    Failure failure;
+#if defined(_OPENMP)
+    if (team > 1) {
+#pragma omp parallel num_threads(team)
+        {
+            const Interrupt interrupt(poll, failure.stop, omp_get_thread_num() == 0);
+            Block block;
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t k = begin; k < end; ++k) {
+                if (failure.stop.load(std::memory_order_relaxed)) continue;
+                try {
+                    solve(k, 1, block, interrupt);
+                } catch (const Stopped&) {
+                    continue;
+                } catch (...) {
+                    failure.set(std::current_exception());
+                }
+            }
+        }
+        failure.rethrow();
+        return;
+    }
+#else
+    static_cast<void>(team);
+#endif
+    const Interrupt interrupt(poll, failure.stop, true);
+    Block block;
+    for (int64_t k = begin; k < end; ++k) solve(k, threads, block, interrupt);
+}
+
 }  // namespace
 
 int64_t transport_bytes(int64_t n, int64_t m, int64_t d, bool wide) {
-    if (d == 1) return (n + m) * 2 * static_cast<int64_t>(sizeof(double));
+    if (d == 1) return (n + m) * 4 * static_cast<int64_t>(sizeof(double));
     return wide ? solver_bytes<double>(n, m, d) : solver_bytes<float>(n, m, d);
 }
 
@@ -458,49 +551,36 @@ void transport(const std::vector<PointSets>& pairs, double p, CpuLevel level, in
     std::vector<int64_t> order(pairs.size());
     std::iota(order.begin(), order.end(), 0);
     std::vector<double> work(pairs.size());
-    int64_t largest = 0;
+    std::vector<int64_t> bytes(pairs.size());
     for (int64_t i = 0; i < count; ++i) {
         const Matrix &x = pairs[i].x.points, &y = pairs[i].y.points;
         work[i] = static_cast<double>(x.n) * static_cast<double>(y.n) * static_cast<double>(x.d + x.n + y.n);
-        const int64_t bytes = pair_bytes(pairs[i]);
-        if (bytes > limit)
+        bytes[i] = pair_bytes(pairs[i]);
+        if (bytes[i] > limit)
             throw std::invalid_argument("memory_limit = " + std::to_string(limit) + " bytes is too little for pair " +
-                                        std::to_string(pairs[i].number) + " (" + std::to_string(x.n) + " and " + std::to_string(y.n) +
-                                        " points): exact needs " + std::to_string(bytes) +
+                                        std::to_string(pairs[i].number) + " (" + std::to_string(x.n) + " and " +
+                                        std::to_string(y.n) + " points): exact needs " + std::to_string(bytes[i]) +
                                         "; raise it or use method=\"sinkhorn\"");
-        largest = std::max(largest, bytes);
     }
-    std::stable_sort(order.begin(), order.end(), [&work](int64_t a, int64_t b) { return work[a] > work[b]; });
-    const int64_t fitting = std::max<int64_t>(1, limit / std::max<int64_t>(1, largest));
-    const int team = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>({threads, count, fitting})));
-    Failure failure;
-    if (team == 1) {
-        const Interrupt interrupt(poll, failure.stop, true);
-        Block block;
-        for (const int64_t i : order)
-            distances[i] = solve_pair(pairs[i], p, table, count == 1 ? threads : 1, block, interrupt);
-        return;
-    }
-#if defined(_OPENMP)
-#pragma omp parallel num_threads(team)
-    {
-        const Interrupt interrupt(poll, failure.stop, omp_get_thread_num() == 0);
-        Block block;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t k = 0; k < count; ++k) {
-            if (failure.stop.load(std::memory_order_relaxed)) continue;
+    // The longest first; but where one pair leaves room for few threads, it and those like it go before the rest.
+    const int most = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(threads, count)));
+    const auto fitting = [&bytes, limit, most](int64_t i) {
+        return static_cast<int>(std::min<int64_t>(most, limit / std::max<int64_t>(1, bytes[i])));
+    };
+    std::stable_sort(order.begin(), order.end(), [&work, &fitting](int64_t a, int64_t b) {
+        const int first = fitting(a), second = fitting(b);
+        return first != second ? first < second : work[a] > work[b];
+    });
+    for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+        const int fits = fitting(order[begin]);
+        while (end < count && fitting(order[end]) == fits) ++end;
+        const int team = static_cast<int>(std::min<int64_t>(fits, end - begin));
+        const auto solve = [&](int64_t k, int inner, Block& block, const Interrupt& interrupt) {
             const int64_t i = order[k];
-            try {
-                distances[i] = solve_pair(pairs[i], p, table, 1, block, interrupt);
-            } catch (const Stopped&) {
-                continue;
-            } catch (...) {
-                failure.set(std::current_exception());
-            }
-        }
+            distances[i] = solve_pair(pairs[i], p, table, inner, block, interrupt);
+        };
+        run_team(begin, end, team, threads, poll, solve);
     }
-#endif
-    failure.rethrow();
 }
 
 CpuLevel transport_level(CpuLevel level) { return kTables.chosen(level); }

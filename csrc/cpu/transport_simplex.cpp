@@ -30,7 +30,7 @@ public:
         for (int64_t pivots = 0; optimal < c_.n;) {
             const Smallest entering = table_.smallest(c_.row(row), v(), c_.ld);
             const double reduced = entering.value - s_.potential[row];
-            if (reduced < 0) {
+            if (reduced < 0 && !in_tree(row, c_.n + entering.at)) {
                 interrupt_.check();
                 if (++pivots > kPivotsPerNode * nodes_)
                     throw std::runtime_error("the network simplex method did not end after " + std::to_string(pivots) +
@@ -48,6 +48,11 @@ public:
 private:
     double* v() const { return s_.potential + c_.n; }
     bool is_row(int64_t node) const { return node < c_.n; }
+
+    // Arcs of the tree have reduced cost 0; were rounding ever to say otherwise, they must not enter it again.
+    bool in_tree(int64_t row, int64_t column) const {
+        return s_.parent[row] == column || s_.parent[column] == row;
+    }
 
     // A feasible tree: each row ships to its best columns that still demand something, rows with the most to lose
     // from their second choice first (W. Vogel's rule, evaluated once), at prices which are the cost of
@@ -166,7 +171,7 @@ private:
         for (int64_t b = head; b != join; b = s_.parent[b]) s_.flow[b] += is_row(b) ? amount : -amount;
         if (on_tail_side) hang(tail, head, leaving, amount);
         else hang(head, tail, leaving, amount);
-        shift(on_tail_side ? tail : head, on_tail_side == true ? reduced : -reduced);
+        shift(on_tail_side ? tail : head, on_tail_side ? reduced : -reduced);
     }
 
     // Cut the arc above `leaving`, turn the path from there down to `top` around, and hang `top` below `parent`.

@@ -36,8 +36,8 @@ public:
     Interrupt(const std::function<void()>& poll, const std::atomic<bool>& stop, bool may_poll)
         : poll_(poll), stop_(stop), may_poll_(may_poll) {}
     void check() const {
+        if (stop_.load(std::memory_order_relaxed)) throw Stopped{};
         if (may_poll_) poll_();
-        else if (stop_.load(std::memory_order_relaxed)) throw Stopped{};
     }
 
 private:

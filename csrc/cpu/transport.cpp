@@ -119,6 +119,10 @@ double total_weight(const PointSet& set) {
 // The weights of `count` points as integers that sum to `total` (at least `count`) exactly: one unit each, and what
 // is left in proportion. The running sum is rounded, not each weight, so that no error adds up anywhere.
 void integer_weights(const PointSet& set, int64_t count, int64_t total, int64_t* out) {
+    if (total % count == 0 && is_uniform(set)) {
+        std::fill(out, out + count, total / count);
+        return;
+    }
     const double all = total_weight(set);
     const int64_t shared = total - count;
     double running = 0;
@@ -135,18 +139,25 @@ void integer_weights(const PointSet& set, int64_t count, int64_t total, int64_t*
 
 // Supply and demand of the transportation problem, perturbed so that no basis is degenerate (A. Orden, "The
 // transhipment problem", Management Science 2 (1956)): each row supplies one unit more, the last column demands them
-// all. Integer weights are multiples of a unit u > n + m, and all of them sum to 2^60: rounding moves less than
-// u^2 2^-60 of the weight (2^-44 for 100 points, 2^-26 for 100 000), the perturbation u 2^-60. Returns the sum.
-int64_t perturbed_weights(const PointSets& pair, int64_t n, int64_t m, int64_t* supply) {
+// all. Weights are multiples of a unit above 2 n, so that rounding a flow to such a multiple takes the perturbation off
+// again. Uniform weights are exact; others are off by about 2 (n + m) n 2^-60 of their sum.
+struct Perturbed {
+    int64_t unit;
+    int64_t total;  // in units, unperturbed
+    double amount(int64_t flow) const { return static_cast<double>((flow + unit / 2) / unit); }
+};
+
+Perturbed perturbed_weights(const PointSets& pair, int64_t n, int64_t m, int64_t* supply) {
     int64_t unit = 1;
-    while (unit <= n + m) unit *= 2;
-    const int64_t total = (int64_t{1} << 60) / unit;
+    while (unit <= 2 * n) unit *= 2;
+    int64_t total = (int64_t{1} << 60) / unit;
+    if (total / n >= m) total -= total % (n * m);
     integer_weights(pair.x, n, total, supply);
     integer_weights(pair.y, m, total, supply + n);
     for (int64_t i = 0; i < n; ++i) supply[i] = supply[i] * unit + 1;
     for (int64_t j = n; j < n + m; ++j) supply[j] *= unit;
     supply[n + m - 1] += n;
-    return total * unit + n;
+    return {unit, total};
 }
 
 // W_p on the line: the quantiles of the two sets, coupled in order.
@@ -363,49 +374,87 @@ private:
         AssignmentSpace space(arena, costs.n);
         if (costs.n == 1) space.column_of[0] = 0;
         else if (!solve_assignment(costs, table_, space, interrupt_)) return transport(costs);
-        for (int64_t i = 0; i < costs.n; ++i) add(i, space.column_of[i], 1.0);
-        return distance(static_cast<double>(costs.n));
+        const auto plan = [&](const auto& use) {
+            for (int64_t i = 0; i < costs.n; ++i) use(i, space.column_of[i], 1.0);
+        };
+        if (costs.n > 1 && is_coarse(costs, plan)) return transport(costs);
+        return distance(plan, static_cast<double>(costs.n));
     }
 
     double transport(const Costs& costs) {
         const int64_t n = costs.n, m = costs.m;
         SimplexSpace space(arena_, n, m);
-        const int64_t total = perturbed_weights(pair_, n, m, space.supply);
+        const Perturbed weights = perturbed_weights(pair_, n, m, space.supply);
         if (n == 1 || m == 1) {
             if (largest_square() < kVanishing) scale_to_spread();
-            unit_ = std::sqrt(largest_square());
-            for (int64_t k = 0; k < std::max(n, m); ++k)
-                add(n == 1 ? 0 : k, n == 1 ? k : 0, static_cast<double>(space.supply[n == 1 ? 1 + k : k]));
-            return distance(static_cast<double>(total));
+            const auto plan = [&](const auto& use) {
+                for (int64_t k = 0; k < std::max(n, m); ++k)
+                    use(n == 1 ? 0 : k, n == 1 ? k : 0, weights.amount(space.supply[n == 1 ? 1 + k : k]));
+            };
+            return distance(plan, static_cast<double>(weights.total));
         }
+        const auto plan = [&](const auto& use) {
+            for (int64_t a = 0; a < n + m - 1; ++a)
+                use(space.flows[a].row, space.flows[a].column, weights.amount(space.flows[a].amount));
+        };
         solve_transportation(costs, table_, space, interrupt_);
-        for (int64_t a = 0; a < n + m - 1; ++a)
-            add(space.flows[a].row, space.flows[a].column, static_cast<double>(space.flows[a].amount));
-        return distance(static_cast<double>(total));
+        if (is_coarse(costs, plan)) {
+            const double unit = unit_;
+            const auto cost = [this, unit](int64_t i, int64_t j) { return power(i, j, unit); };
+            const double largest = p_ == 2 ? unit * unit : p_ == 1 ? unit : 1;
+            const double tolerance = std::ldexp(largest * static_cast<double>(n + m), -100);
+            refine_transportation(costs, table_, space, interrupt_, cost, tolerance);
+        }
+        return distance(plan, static_cast<double>(weights.total));
+    }
+
+    // Whether rounding to 2^-48 of the largest cost matters: a plan that is not free, and not 2^20 times dearer than
+    // the rounding of all its parts.
+    template <class Plan>
+    bool is_coarse(const Costs& costs, const Plan& plan) const {
+        double amounts = 0, rounded = 0, cost = 0;
+        plan([&](int64_t i, int64_t j, double amount) {
+            amounts += amount;
+            rounded += amount * costs.row(i)[j];
+        });
+        const double largest = p_ == 2 ? unit_ * unit_ : p_ == 1 ? unit_ : 1;
+        if (rounded > amounts * std::ldexp(largest, 20 - kCostBits)) return false;
+        plan([&](int64_t i, int64_t j, double amount) { cost += amount * power(i, j, unit_); });
+        return cost > 0;
     }
 
     double largest_square() const {
         double largest = 0;
         for (int64_t i = 0; i < x_.count; ++i)
             for (int64_t j = 0; j < y_.count; ++j)
-                largest = std::max(largest, (table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_));
+                largest = std::max(largest, square(i, j));
         return largest;
     }
 
-    // `amount` from x_i to y_j, at its cost from the points themselves.
-    void add(int64_t i, int64_t j, double amount) {
-        const double squared = (table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_);
-        if (p_ == 2) cost_ += amount * squared;
-        else if (p_ == 1) cost_ += amount * std::sqrt(squared);
-        else cost_ += amount * std::pow(std::sqrt(squared) / power_unit(), p_);
+    double square(int64_t i, int64_t j) const { return (table_.*Ops<T>::kSquare)(x_.row(i), y_.row(j), d_); }
+
+    // The cost from the points themselves; powers other than 1 and 2 as a multiple of that of `unit`.
+    double power(int64_t i, int64_t j, double unit) const {
+        const double squared = square(i, j);
+        if (p_ == 2) return squared;
+        return p_ == 1 ? std::sqrt(squared) : std::pow(std::sqrt(squared) / unit, p_);
     }
-    // Powers are taken of distances relative to the largest: they cannot overflow.
-    double power_unit() const { return unit_ > 0 ? unit_ : 1; }
-    double distance(double total) const {
-        const double mean = cost_ / total;
+
+    template <class Plan>
+    double distance(const Plan& plan, double total) const {
+        // Powers are taken relative to the farthest that anything moves: they neither overflow nor all vanish.
+        double unit = 0, cost = 0;
+        if (p_ != 1 && p_ != 2) {
+            plan([&](int64_t i, int64_t j, double amount) {
+                if (amount > 0) unit = std::max(unit, std::sqrt(square(i, j)));
+            });
+            if (unit == 0) return 0;
+        }
+        plan([&](int64_t i, int64_t j, double amount) { cost += amount * power(i, j, unit); });
+        const double mean = cost / total;
         double root = mean;
         if (p_ == 2) root = std::sqrt(mean);
-        else if (p_ != 1) root = power_unit() * std::pow(mean, 1 / p_);
+        else if (p_ != 1) root = unit * std::pow(mean, 1 / p_);
         return std::ldexp(root, -exponent_);
     }
 
@@ -421,7 +470,6 @@ private:
     double largest_ = 0;  // coordinate
     int exponent_ = 0;    // of the power of two that coordinates were multiplied by
     double unit_ = 0;  // largest distance
-    double cost_ = 0;
 };
 
 template <class T>

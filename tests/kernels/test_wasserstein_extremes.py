@@ -67,3 +67,95 @@ def test_results_do_not_depend_on_flush_to_zero(native):
     finally:
         torch.set_flush_denormal(False)
     assert got == expected
+
+
+@pytest.mark.parametrize(("p", "far"), [(2, 1e9), (4, 1e5), (8, 1e3)])
+def test_plans_are_optimal_where_costs_span_more_than_float32_tells_apart(native, p, far):
+    scipy_optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(2)
+    x, y = rng.standard_normal((2, 40, 2))
+    x[20:, 0] += far
+    y[20:, 0] += far
+    near = [np.linalg.norm(a[:, None] - b, axis=2) ** p for a, b in ((x[:20], y[:20]), (x[20:], y[20:]))]
+    rows = [cost[scipy_optimize.linear_sum_assignment(cost)] for cost in near]
+    expected = (np.concatenate(rows).mean()) ** (1 / p)
+    found = wasserstein(x, y, p=p, method="exact", bounds=True)
+    assert found.distance == pytest.approx(expected, rel=1e-5)
+    assert found.lower <= expected <= found.upper * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("method", ["sinkhorn", "gaussian", "sliced"])
+def test_no_lower_bound_is_above_a_translation_or_a_permutation(method):
+    rng = np.random.default_rng(3)
+    for d in (2, 30):
+        x = rng.standard_normal((60, d))
+        assert wasserstein(x, x[::-1], method=method, bounds=True).lower == 0
+        found = wasserstein(x, x + 1e-7, method=method, bounds=True)
+        assert found.lower <= 1e-7 * np.sqrt(d) * (1 + 1e-8)
+        assert found.upper >= 1e-7 * np.sqrt(d) * (1 - 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "scale", "dtype"),
+    [
+        ("sinkhorn", {}, 1e154, np.float64),
+        ("sinkhorn", {"p": 32}, 1e10, np.float32),
+        ("sinkhorn", {"epsilon": 1e-310, "max_iterations": 20}, 1.0, np.float64),
+        ("sliced", {"p": 32}, 1e10, np.float32),
+        ("sliced", {}, 1e160, np.float64),
+        ("sliced", {}, 1e-300, np.float64),
+        ("gaussian", {}, 1e154, np.float64),
+        ("gaussian", {}, 1e-300, np.float64),
+    ],
+)
+def test_finite_points_of_any_scale_give_the_scaled_distance(method, options, scale, dtype):
+    rng = np.random.default_rng(4)
+    x, y = rng.standard_normal((20, 3)).astype(np.float32), rng.standard_normal((15, 3)).astype(np.float32)
+    factor = 2.0 ** np.round(np.log2(scale))
+    plain = wasserstein(x.astype(dtype), y.astype(dtype), method=method, bounds=True, **options)
+    found = wasserstein(
+        (x.astype(dtype) * factor).astype(dtype),
+        (y.astype(dtype) * factor).astype(dtype),
+        method=method,
+        bounds=True,
+        **options,
+    )
+    assert np.isfinite(plain.distance)
+    assert found.distance == pytest.approx(plain.distance * factor, rel=1e-9)
+    assert found.lower == pytest.approx(plain.lower * factor, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("method", "backend"),
+    [("gaussian", "auto"), ("gaussian", "reference"), ("sliced", "auto"), ("exact", "reference")],
+)
+def test_every_method_keeps_the_limit(method, backend):
+    x = np.eye(4, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"memory_limit = 100 bytes is too little for pair 0 \(4 and 4 points\)"):
+        wasserstein(x, x + 1, method=method, backend=backend, memory_limit=100)
+
+
+def test_the_limit_of_auto_names_what_exact_needs(native):
+    x = np.eye(4, dtype=np.float32)
+    with pytest.raises(ValueError, match=r'at least \d+ are needed \(method="exact": \d+\)'):
+        wasserstein(x, x + 1, memory_limit=100)
+
+
+@pytest.mark.parametrize("method", ["exact", "sinkhorn", "sliced", "gaussian"])
+def test_a_set_with_a_weightless_point_is_at_zero_from_itself(method):
+    x = np.random.default_rng(5).standard_normal((12, 3)).astype(np.float32)
+    weights = np.r_[0, np.ones(11)]
+    assert wasserstein(x, x, method=method, x_weights=weights, y_weights=weights) == 0
+    x[3, 1] = np.nan
+    with pytest.raises(ValueError, match="pair 0: x holds NaN"):
+        wasserstein(x, x, method=method, x_weights=weights, y_weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("p", "2"), ("projections", 2.5), ("memory_limit", 1e9), ("seed", "a"), ("epsilon", None), ("tolerance", "x")],
+)
+def test_options_of_another_type_are_named(name, value):
+    x = np.eye(4, dtype=np.float32)
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        wasserstein(x, x + 1, **{name: value})

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from poolwright.kernels import wasserstein
+from poolwright.kernels import build_info, wasserstein
 
 from .point_sets import emd
+
+INFO = build_info()
 
 
 def test_many_points_of_equal_weight_weigh_the_same(native):
@@ -159,3 +161,15 @@ def test_options_of_another_type_are_named(name, value):
     x = np.eye(4, dtype=np.float32)
     with pytest.raises(TypeError, match=f"{name} must be"):
         wasserstein(x, x + 1, **{name: value})
+
+
+@pytest.mark.skipif(not (INFO["cuda"] and torch.cuda.is_available()), reason="needs CUDA kernels and a device")
+def test_float64_points_on_cuda_are_not_narrowed():
+    rng = np.random.default_rng(6)
+    x, y = (torch.from_numpy(1e6 + 1e-4 * rng.standard_normal((25, 4))).cuda() for _ in range(2))
+    found = wasserstein(x, y, method="sinkhorn", bounds=True)
+    exact = emd(x.cpu().numpy() - 1e6, y.cpu().numpy() - 1e6)
+    assert float(found.lower) <= exact * (1 + 1e-6)
+    assert float(found.upper) == pytest.approx(exact, rel=0.05)
+    with pytest.raises(ValueError, match='pair 0: backend="cuda" computes in float32 and the points are float64'):
+        wasserstein(x, y, backend="cuda")

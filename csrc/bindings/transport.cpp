@@ -23,7 +23,8 @@ public:
             const ArrayView& view = views_.emplace_back(py::reinterpret_borrow<py::object>(set), name.c_str());
             view.expect_dims(2).expect_cpu();
             if (view.dtype() != DType::f64) view.expect_floating();
-            matrices_.push_back({view.data(), view.dtype(), view.size(0), view.size(1), view.stride(0), view.stride(1)});
+            matrices_.push_back(
+                {view.data(), view.dtype(), view.size(0), view.size(1), view.stride(0), view.stride(1)});
         }
         if (!weights.is_none()) {
             const ArrayView& view = views_.emplace_back(weights, (name + "_weights").c_str());
@@ -96,7 +97,8 @@ void register_transport(py::module_& module) {
                py::arg("y_weights") = py::none(), py::arg("p") = 2.0, py::arg("memory_limit"), py::arg("threads") = 1,
                py::arg("level") = "",
                "Exact W_p of many pairs into distances (pairs,). xs: matrices; x_spans (pairs, 4) int64: matrix, first "
-               "row, rows of each pair, and the number errors call it by; x_weights: float64, those of all pairs one after the other.");
+               "row, rows of each pair, and the number errors call it by; x_weights: float64, those of all pairs one "
+               "after the other.");
 }
 
 }  // namespace poolwright

@@ -5,9 +5,11 @@
 //
 // Exactness. Costs are computed in float32 (float64 if a set is float64, then rounded): from differences, or in many
 // dimensions from products, save those below an eighth of the two squared norms, which cancellation would spoil. They
-// are rounded once more to multiples of 2^-48 of the largest. Sums and differences of such numbers are exact in float64 as long as
-// they stay below 32 times the largest, so that potentials carry no rounding error, ties are ties, and the plan is
-// optimal for the rounded costs; distances below 2^(-48 / p) of the largest count as 0 in its choice. The distance is then summed in float64 over that plan from the points themselves.
+// are rounded once more to multiples of 2^-48 of the largest. Sums and differences of such numbers are exact in float64
+// as long as they stay below 32 times the largest. Within that range (potentials of usual problems stay there) ties are
+// ties and the plan is optimal for the rounded costs; beyond it, it is optimal up to the rounding of float64. Where
+// the plan costs less than 2^-28 of the largest cost, the simplex method goes on with float64 costs from its basis. The
+// distance is summed in float64 over the plan from the points themselves.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // The assignment problem by shortest augmenting paths: R. Jonker and A. Volgenant, "A shortest augmenting path
-// algorithm for dense and sparse linear assignment problems", Computing 38 (1987): column reduction, reduction transfer,
-// augmenting row reduction, then Dijkstra from each row that is still free.
+// algorithm for dense and sparse linear assignment problems", Computing 38 (1987): column reduction, reduction
+// transfer, augmenting row reduction, then Dijkstra from each row that is still free.
 #include <algorithm>
 #include <limits>
 

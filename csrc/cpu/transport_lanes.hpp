@@ -266,7 +266,8 @@ Smallest smallest(const float* c, const double* v, int64_t count) {
     Minimum minimum;
     for (int64_t j = 0; j < count; j += 2 * kWide)
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) minimum.take(half, widen(c + j + half * kWide) - load(v + j + half * kWide));
+        for (int half = 0; half < 2; ++half)
+            minimum.take(half, widen(c + j + half * kWide) - load(v + j + half * kWide));
     return minimum.result();
 }
 
@@ -309,10 +310,9 @@ Smallest relax(const float* c, const double* v, double shift, double* key, int64
     return minimum.result();
 }
 
-constexpr TransportTable kTable = {squares<float>, squares<double>, squares<float, true>, norms, pack<float>, pack<double>,
-                                   largest<float>, largest<double>, square<float>, square<double>,
-                                   roots,          round_to,        smallest,      two_smallest,
-                                   relax};
+constexpr TransportTable kTable = {
+    squares<float>, squares<double>, squares<float, true>, norms, pack<float>, pack<double>, largest<float>,
+    largest<double>, square<float>, square<double>, roots, round_to, smallest, two_smallest, relax};
 
 }  // namespace
 }  // namespace poolwright

@@ -30,12 +30,42 @@ public:
         for (int64_t pivots = 0; optimal < c_.n;) {
             const Smallest entering = table_.smallest(c_.row(row), v(), c_.ld);
             const double reduced = entering.value - s_.potential[row];
-            if (reduced < 0) {
+            if (reduced < 0 && !in_tree(row, c_.n + entering.at)) {
                 interrupt_.check();
-                if (++pivots > kPivotsPerNode * nodes_)
-                    throw std::runtime_error("the network simplex method did not end after " + std::to_string(pivots) +
-                                             " pivots; please report the points");
-                pivot(row, entering.at, reduced);
+                count(++pivots);
+                const int64_t top = pivot(row, entering.at);
+                shift(top, is_row(top) ? reduced : -reduced);
+                optimal = 0;
+            } else {
+                ++optimal;
+            }
+            row = row + 1 < c_.n ? row + 1 : 0;
+        }
+        collect();
+    }
+
+    void refine(const std::function<double(int64_t, int64_t)>& cost, double tolerance) {
+        hang_tree();
+        s_.low[0] = 0;
+        for (int64_t node = s_.child[0]; node != kNone; node = s_.next[node]) price(node, cost);
+        int64_t row = 0, optimal = 0;
+        for (int64_t pivots = 0; optimal < c_.n;) {
+            interrupt_.check();
+            double least = -tolerance;
+            int64_t entering = kNone;
+            for (int64_t j = 0; j < c_.m; ++j) {
+                const int64_t column = c_.n + j;
+                const Twice reduced =
+                    minus(minus({cost(row, j), 0}, {s_.potential[row], s_.low[row]}),
+                          {s_.potential[column], s_.low[column]});
+                if (reduced.high < least && !in_tree(row, column)) {
+                    least = reduced.high;
+                    entering = j;
+                }
+            }
+            if (entering != kNone) {
+                count(++pivots);
+                price(pivot(row, entering), cost);
                 optimal = 0;
             } else {
                 ++optimal;
@@ -46,8 +76,33 @@ public:
     }
 
 private:
+    // The sum of two doubles that do not overlap (T. Dekker, "A floating-point technique for extending the available
+    // precision", Numerische Mathematik 18 (1971)).
+    struct Twice {
+        double high;
+        double low;
+    };
+
+    static Twice minus(Twice a, Twice b) {
+        const double sum = a.high - b.high, part = sum - a.high;
+        const double rest = (a.high - (sum - part)) - (b.high + part) + (a.low - b.low);
+        const double high = sum + rest;
+        return {high, rest - (high - sum)};
+    }
+
+    void count(int64_t pivots) const {
+        if (pivots > kPivotsPerNode * nodes_)
+            throw std::runtime_error("the network simplex method did not end after " + std::to_string(pivots) +
+                                     " pivots; please report the points");
+    }
+
     double* v() const { return s_.potential + c_.n; }
     bool is_row(int64_t node) const { return node < c_.n; }
+
+    // Arcs of the tree have reduced cost 0; were rounding ever to say otherwise, they must not enter it again.
+    bool in_tree(int64_t row, int64_t column) const {
+        return s_.parent[row] == column || s_.parent[column] == row;
+    }
 
     // A feasible tree: each row ships to its best columns that still demand something, rows with the most to lose
     // from their second choice first (W. Vogel's rule, evaluated once), at prices which are the cost of
@@ -134,8 +189,8 @@ private:
         if (after != kNone) s_.previous[after] = before;
     }
 
-    // The arc (row, column) enters; `reduced` is its reduced cost, below 0.
-    void pivot(int64_t row, int64_t column, double reduced) {
+    // The arc (row, column) enters. Returns the top of what hangs elsewhere now, whose prices are to be moved.
+    int64_t pivot(int64_t row, int64_t column) {
         const int64_t tail = row, head = c_.n + column;
         // Flow pushed through the new arc lowers, on the tail's side, the arcs from a row up to a column, and on the
         // head's side those from a column up to a row. The first that is empty leaves.
@@ -166,7 +221,7 @@ private:
         for (int64_t b = head; b != join; b = s_.parent[b]) s_.flow[b] += is_row(b) ? amount : -amount;
         if (on_tail_side) hang(tail, head, leaving, amount);
         else hang(head, tail, leaving, amount);
-        shift(on_tail_side ? tail : head, on_tail_side == true ? reduced : -reduced);
+        return on_tail_side ? tail : head;
     }
 
     // Cut the arc above `leaving`, turn the path from there down to `top` around, and hang `top` below `parent`.
@@ -180,6 +235,25 @@ private:
             parent = node;
             flow = old_flow;
             node = old_parent;
+        }
+    }
+
+    // Depths and potentials below and at `top`, afresh from the costs of the arcs.
+    void price(int64_t top, const std::function<double(int64_t, int64_t)>& cost) {
+        for (int64_t node = top;;) {
+            const int64_t above = s_.parent[node];
+            s_.depth[node] = s_.depth[above] + 1;
+            const double arc = is_row(node) ? cost(node, above - c_.n) : cost(above, node - c_.n);
+            const Twice potential = minus({arc, 0}, {s_.potential[above], s_.low[above]});
+            s_.potential[node] = potential.high;
+            s_.low[node] = potential.low;
+            if (s_.child[node] != kNone) {
+                node = s_.child[node];
+                continue;
+            }
+            while (node != top && s_.next[node] == kNone) node = s_.parent[node];
+            if (node == top) return;
+            node = s_.next[node];
         }
     }
 
@@ -222,12 +296,19 @@ SimplexSpace::SimplexSpace(Arena& arena, int64_t n, int64_t m) {
     for (int64_t** array : {&supply, &flow, &parent, &depth, &child, &next, &previous})
         *array = arena.take<int64_t>(n + m);
     from = arena.take<int64_t>(n + columns);
+    low = arena.take<double>(n + m);
     flows = arena.take<Flow>(n + m - 1);
 }
 
 void solve_transportation(const Costs& costs, const TransportTable& table, const SimplexSpace& space,
                           const Interrupt& interrupt) {
     Simplex(costs, table, space, interrupt).solve();
+}
+
+void refine_transportation(const Costs& costs, const TransportTable& table, const SimplexSpace& space,
+                           const Interrupt& interrupt, const std::function<double(int64_t, int64_t)>& cost,
+                           double tolerance) {
+    Simplex(costs, table, space, interrupt).refine(cost, tolerance);
 }
 
 }  // namespace poolwright

@@ -36,8 +36,8 @@ public:
     Interrupt(const std::function<void()>& poll, const std::atomic<bool>& stop, bool may_poll)
         : poll_(poll), stop_(stop), may_poll_(may_poll) {}
     void check() const {
+        if (stop_.load(std::memory_order_relaxed)) throw Stopped{};
         if (may_poll_) poll_();
-        else if (stop_.load(std::memory_order_relaxed)) throw Stopped{};
     }
 
 private:
@@ -91,6 +91,7 @@ struct SimplexSpace {
     int64_t* previous;
     double* open;
     int64_t* from;
+    double* low;        // what double precision leaves of the potentials, for `refine_transportation`
     Flow* flows;        // n + m - 1: the result
 };
 
@@ -99,5 +100,11 @@ struct SimplexSpace {
 // pivot lowers the cost).
 void solve_transportation(const Costs& costs, const TransportTable& table, const SimplexSpace& space,
                           const Interrupt& interrupt);
+
+// Go on from the basis in space.flows with cost(i, j) in place of rounded costs, until no reduced cost is below
+// -tolerance. Potentials are sums of two doubles: costs may span 2^100. O(n m) costs are computed for each few pivots.
+void refine_transportation(const Costs& costs, const TransportTable& table, const SimplexSpace& space,
+                           const Interrupt& interrupt, const std::function<double(int64_t, int64_t)>& cost,
+                           double tolerance);
 
 }  // namespace poolwright

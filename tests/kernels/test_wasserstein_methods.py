@@ -26,8 +26,8 @@ def test_sinkhorn_bounds_hold(kind, p):
             found = wasserstein(xs, ys, p=p, method="sinkhorn", x_weights=a, y_weights=b, bounds=True)
             nothing = [None] * len(xs)
             exact = [emd(x, y, p, v, w) for x, y, v, w in zip(xs, ys, a or nothing, b or nothing, strict=True)]
-            assert (found.lower <= np.array(exact) * (1 + 1e-9) + 1e-9).all()
-            assert (found.upper >= np.array(exact) * (1 - 1e-9) - 1e-9).all()
+            assert (found.lower <= np.array(exact) * (1 + 1e-12)).all()
+            assert (found.upper >= np.array(exact) * (1 - 1e-12)).all()
             assert np.array_equal(found.distance, found.upper)
             assert set(found.method) == {"sinkhorn"}
 
@@ -70,7 +70,7 @@ def test_sinkhorn_gives_a_pair_the_same_result_in_any_company():
 def test_the_limit_of_sinkhorn_names_the_pair():
     sets = [np.zeros((3, 2), np.float32), np.ones((200, 2), np.float32)]
     with pytest.raises(ValueError, match=r"memory_limit = 100000 .*pair 1 \(200 and 200 points\)"):
-        wasserstein(sets, sets, method="sinkhorn", memory_limit=100_000)
+        wasserstein(sets, [points + 1 for points in sets], method="sinkhorn", memory_limit=100_000)
 
 
 @pytest.mark.parametrize("shape", [(5, 7, 40), (40, 30, 6), (4, 50, 10), (50, 4, 10), (1, 1, 3), (6, 6, 6)])
@@ -126,7 +126,7 @@ def test_sliced_is_seeded_ranks_shifts_and_stays_below_the_exact_distance():
     assert not np.array_equal(got, wasserstein([x] * 4, ys, method="sliced", seed=2))
     assert (np.diff(got) > 0).all()
     assert (got <= [emd(x, y) for y in ys]).all()
-    assert wasserstein([x] * 4, ys, method="sliced", seed=1, memory_limit=10_000) == pytest.approx(got, rel=1e-12)
+    assert wasserstein([x] * 4, ys, method="sliced", seed=1, memory_limit=250_000) == pytest.approx(got, rel=1e-12)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3])
@@ -143,7 +143,8 @@ def test_auto_is_exact_where_the_costs_fit_and_says_what_it_used():
     xs = [rng.standard_normal((n, 3)).astype(np.float32) for n in (5, 400, 1)]
     found = wasserstein(xs, xs[::-1], bounds=True)
     assert found.method == ("exact", "exact", "exact")
-    assert np.array_equal(found.lower, found.upper)
+    assert (found.lower <= found.upper).all()
+    assert found.lower == pytest.approx(found.upper, rel=1e-5)
     assert found.converged.all()
     assert wasserstein(xs[0], xs[1], bounds=True).method == "exact"
 

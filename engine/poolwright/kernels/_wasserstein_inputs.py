@@ -280,6 +280,22 @@ def _normalized(side: Side) -> Floats:
     return np.asarray(scaled / np.repeat(np.add.reduceat(scaled, starts), side.sizes))
 
 
+def scale_together(x: Tensor, y: Tensor) -> Tensor:
+    """Divide float64 sets (pairs, n, d) and (pairs, m, d), in place, by a power of two a pair, so that the largest
+    coordinate is below 1; returns these (pairs,). Exact, but for what is too small to matter beside it."""
+    import torch
+
+    largest = torch.maximum(x.abs().amax(dim=(1, 2)), y.abs().amax(dim=(1, 2)))
+    exponents = torch.frexp(largest).exponent
+    # In two steps, since 2^exponent itself may not be a number.
+    halves = exponents // 2, exponents - exponents // 2
+    for half in halves:
+        factor = torch.ldexp(torch.ones_like(largest), -half)[:, None, None]
+        x *= factor
+        y *= factor
+    return torch.ldexp(torch.ldexp(torch.ones_like(largest), halves[0]), halves[1])
+
+
 def pack(x: Side, y: Side, dtype: torch.dtype) -> Packed:
     """Return pairs in one piece, in a copy."""
     import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from poolwright.kernels._ragged import Packed, SinkhornResult
+from poolwright.kernels._wasserstein_inputs import scale_together
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,8 @@ _PADDING = 1.5
 _ANNEALING = 0.5
 # Iterations at each value of epsilon before the last.
 _STAGE_ITERATIONS = 5
+# Epsilon is at least this share of the largest cost.
+_LEAST_EPSILON = 6e-8
 
 
 def pair_bytes(n: int, m: int, d: int) -> int:
@@ -26,7 +29,7 @@ def pair_bytes(n: int, m: int, d: int) -> int:
 
 def sinkhorn(
     packed: Packed, *, p: float, epsilon: float, tolerance: float, max_iterations: int, memory_limit: int
-) -> SinkhornResult:
+) -> tuple[SinkhornResult, Tensor]:
     """Solve all pairs in float64 on the device of the points.
 
     Parameters
@@ -46,12 +49,13 @@ def sinkhorn(
 
     Returns
     -------
-    SinkhornResult
+    SinkhornResult, Tensor
+        Costs as multiples of the p-th power of a unit, and these units (pairs,), so that no power overflows.
     """
     import torch
 
     device, pairs = packed.device, packed.pairs
-    value, lower = (torch.empty(pairs, dtype=torch.float64, device=device) for _ in range(2))
+    value, lower, units = (torch.empty(pairs, dtype=torch.float64, device=device) for _ in range(3))
     iterations = torch.empty(pairs, dtype=torch.int64, device=device)
     converged = torch.empty(pairs, dtype=torch.bool, device=device)
     for members in _batches(packed, memory_limit):
@@ -59,13 +63,17 @@ def sinkhorn(
         n, m = max(packed.x_sizes[i] for i in members), max(packed.y_sizes[i] for i in members)
         x, a = _padded(packed.x, packed.a, packed.x_offsets, ids, n)
         y, b = _padded(packed.y, packed.b, packed.y_offsets, ids, m)
+        units[ids] = scale_together(x, y)
         costs = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
         del x, y
-        costs.pow_(p)
-        batch = _Batch(costs, a, b)
-        iterations[ids], converged[ids] = batch.solve(epsilon, tolerance, max_iterations)
-        value[ids], lower[ids] = batch.certify(epsilon)
-    return SinkhornResult(value, lower, iterations, converged)
+        largest = costs.amax(dim=(1, 2))
+        largest = torch.where(largest > 0, largest, 1.0)
+        units[ids] *= largest
+        costs.div_(largest[:, None, None]).pow_(p)
+        batch = _Batch(costs, a, b, epsilon, p * (packed.d + 8))
+        iterations[ids], converged[ids] = batch.solve(tolerance, max_iterations)
+        value[ids], lower[ids] = batch.certify()
+    return SinkhornResult(value, lower, iterations, converged), units
 
 
 def _batches(packed: Packed, memory_limit: int) -> list[list[int]]:
@@ -106,18 +114,22 @@ def _padded(points: Tensor, weights: Tensor, offsets: Tensor, ids: Tensor, size:
 
 
 class _Batch:
-    """Pairs padded to one size. costs (pairs, n, m), a (pairs, n), b (pairs, m); padding weighs 0."""
+    """Pairs padded to one size. costs (pairs, n, m) up to 1, a (pairs, n), b (pairs, m); padding weighs 0. A cost may
+    be off by `cost_error` times 2^-52 of itself."""
 
-    def __init__(self, costs: Tensor, a: Tensor, b: Tensor) -> None:
+    def __init__(self, costs: Tensor, a: Tensor, b: Tensor, epsilon: float, cost_error: float) -> None:
         import torch
 
         mean = (a[:, None] @ costs @ b[:, :, None])[:, 0, 0]
-        self.scale = torch.where(mean > 0, mean, 1.0)
+        # Epsilon is a share of this: of the mean, unless that makes it less than its least share of the largest cost.
+        self.epsilon = max(epsilon, _LEAST_EPSILON)
+        self.scale = mean.clamp(min=_LEAST_EPSILON / self.epsilon)
+        self.rounding = (costs.shape[1] + costs.shape[2] + cost_error + 16) * 2.0**-52
         self.costs = costs.div_(self.scale[:, None, None])
         self.a, self.b = a, b
         self.f, self.g = torch.zeros_like(a), torch.zeros_like(b)
 
-    def solve(self, epsilon: float, tolerance: float, max_iterations: int) -> tuple[Tensor, Tensor]:
+    def solve(self, tolerance: float, max_iterations: int) -> tuple[Tensor, Tensor]:
         """Iterate; pairs that have converged leave the batch. Returns iterations and converged, (pairs,)."""
         import torch
 
@@ -126,6 +138,7 @@ class _Batch:
         converged = torch.zeros(pairs, dtype=torch.bool, device=device)
         active = torch.arange(pairs, device=device)
         costs, a, b, f, g = self.costs, self.a, self.b, self.f, self.g
+        epsilon = self.epsilon
         stage, done = max(1.0, epsilon), 0
         while stage > epsilon:
             for _ in range(_STAGE_ITERATIONS):
@@ -151,12 +164,13 @@ class _Batch:
         self.f[active], self.g[active] = f, g
         return iterations, converged
 
-    def certify(self, epsilon: float) -> tuple[Tensor, Tensor]:
-        """Return the cost of the plan rounded to the marginals and the dual bound, (pairs,)."""
+    def certify(self) -> tuple[Tensor, Tensor]:
+        """Return the cost of the plan rounded to the marginals and the dual bound, (pairs,), each moved outwards by
+        what float64 may have rounded."""
         import torch
 
         a, b, costs = self.a, self.b, self.costs
-        plan = (self.f[:, :, None] + self.g[:, None] - costs).div_(epsilon)
+        plan = (self.f[:, :, None] + self.g[:, None] - costs).div_(self.epsilon)
         plan.add_(a.log()[:, :, None]).add_(b.log()[:, None])
         # A plan far from converged may overflow: no entry of a feasible one is above 1.
         plan = plan.clamp_(max=0).exp_()
@@ -174,7 +188,9 @@ class _Batch:
         forbidden = torch.where(b > 0, 0.0, torch.inf)
         f = (costs - g[:, None] + forbidden[:, None]).amin(dim=2)
         lower = (a * f).sum(dim=1) + (b * g).sum(dim=1)
-        return value * self.scale, lower.clamp(min=0) * self.scale
+        magnitude = costs.amax(dim=(1, 2)) + f.abs().amax(dim=1) + g.abs().amax(dim=1)
+        rounding = self.rounding * magnitude
+        return (value + rounding) * self.scale, (lower - rounding).clamp(min=0) * self.scale
 
 
 def _update(costs: Tensor, potential: Tensor, weights: Tensor, epsilon: float) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ from poolwright.kernels._wasserstein_exact import (
     exact_peer_bytes,
     exact_peers,
     exact_reference,
+    native_error,
     needs_pot,
     pot_missing,
 )
@@ -101,15 +103,18 @@ def wasserstein(
         numpy arrays, memory maps or torch tensors (all on one device); float32, float16, bfloat16 or float64, any
         strides; never written. The same object may be repeated: it is not copied. Gradients are ignored.
     p : float
-        1 <= p <= 32. The cost is the p-th power of the Euclidean distance. Costs are told apart down to 2^-48 of the
-        largest of a pair when the plan is chosen: distances below 2^(-48 / p) of the largest (6e-8 for p = 2, 2e-4 for
-        p = 4) count as equal there.
+        1 <= p <= 32. The cost is the p-th power of the Euclidean distance. Where the plan costs less than 2^-28
+        of the largest cost of a pair, it is improved on float64 costs, which takes longer. Distances below 2^(-90 / p)
+        of the largest (4e-4 for p = 8, 0.14 for p = 32) still count as equal in its choice, and the bounds of "exact"
+        do not hold for what that loses.
     method : {"auto", "exact", "sinkhorn", "sliced", "gaussian"}
         - "exact": the optimum of the linear program. Equal sizes and uniform weights by shortest augmenting paths,
-          O(n^3) at worst; the rest by the network simplex method; d = 1 by sorting, O((n + m) log(n + m)). The costs
-          of float32 and narrower points are rounded to float32 before the plan is chosen, the distance is summed in
-          float64 over that plan.
-        - "sinkhorn": a feasible plan found with entropic regularization, so never below W_p; O(n m (d + iterations)).
+          O(n^3) at worst; the rest by the network simplex method; d = 1 by sorting, O((n + m) log(n + m)). The plan is
+          chosen on costs in float32, from d = 48 on sums of products (off by less than 16 (d + 4) 2^-24 of
+          themselves, and mostly far less); the distance is summed in float64 over that plan.
+        - "sinkhorn": a feasible plan found with entropic regularization, so never below W_p but for the rounding of
+          float32 costs on "cuda"; O(n m (d + iterations)). Backend "cuda" takes float32 and narrower points; float64
+          goes to "torch".
         - "sliced": the p-th root of the mean of W_p^p over random directions, a lower bound of W_p. **A proxy for
           ranking only, and only between pairs of one d and of like sizes**: even d times its square is a small and
           varying share of W_2^2 (0.01 to 0.23 for samples of 50 to 300 points of shifted Gaussians, d = 512).
@@ -129,9 +134,11 @@ def wasserstein(
         the first of these that is there and fits the device; the logger ``poolwright.kernels`` says once which.
     epsilon : float
         Regularization of "sinkhorn", as a share of the mean cost of a pair (under the product of its weights); it is
-        lowered to this in steps. Smaller is closer to W_p and slower.
+        lowered to this in steps, on "torch" from the mean cost, on "cuda" from the largest. At least 6e-8 of the
+        largest cost. Smaller is closer to W_p and slower.
     tolerance : float
-        "sinkhorn" has converged for a pair when the L1 violation of its marginals is at most this.
+        "sinkhorn" has converged for a pair when the L1 violation of its marginals is at most this: of the rows on
+        "torch" (the columns are met then), of the columns on "cuda".
     max_iterations : int
         Of "sinkhorn", per pair.
     projections, seed : int
@@ -141,8 +148,10 @@ def wasserstein(
         matrix in float32 (4 n m), 4 (n + 2 m) d bytes for the points (twice that for float64) and under 200 (n + m) for
         the solver, for each thread; it takes fewer threads where the limit is tight.
     bounds : bool
-        Return a `WassersteinResult` with certified bounds: equal for "exact", a feasible plan and a dual solution for
-        "sinkhorn", the independent coupling above "gaussian", nothing above "sliced".
+        Return a `WassersteinResult` with bounds: a feasible plan and a dual solution for "sinkhorn", the independent
+        coupling above "gaussian", nothing above "sliced". For "exact" ``upper`` is the cost of the plan and ``lower``
+        is less by the worst case of its rounded costs (0 for the backend "reference"); both are for weights rounded
+        to multiples of about 2^-58 n of their sum (uniform weights are exact).
 
     Returns
     -------
@@ -201,6 +210,18 @@ class _Options:
 
     def checked(self) -> _Options:
         """Return self, or raise for what is not legal whatever the points."""
+        for name in ("p", "epsilon", "tolerance"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise TypeError(f"{name} must be a number, not {getattr(self, name)!r}")
+        for name in ("max_iterations", "projections", "seed", "memory_limit"):
+            if name == "memory_limit" and self.memory_limit is None:
+                continue
+            try:
+                setattr(self, name, operator.index(getattr(self, name)))
+            except TypeError:
+                raise TypeError(f"{name} must be an integer, not {getattr(self, name)!r}") from None
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must fit 64 bits, and is {self.seed}")
         if not 1 <= self.p <= _LARGEST_POWER:
             raise ValueError(f"p must be from 1 to {_LARGEST_POWER}, not {self.p}")
         if self.method not in ("auto", *_BACKENDS):
@@ -222,9 +243,9 @@ class _Options:
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive, not {value}")
         for name in ("max_iterations", "projections"):
-            if operator.index(getattr(self, name)) < 1:
+            if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.memory_limit is not None and operator.index(self.memory_limit) < 1:
+        if self.memory_limit is not None and self.memory_limit < 1:
             raise ValueError(f"memory_limit must be a positive number of bytes, not {self.memory_limit}")
         return self
 
@@ -251,10 +272,17 @@ def _solve(x: Side, y: Side, options: _Options) -> _Solution:
     device = x.sets[0].device
     limit = default_memory_limit(device) if options.memory_limit is None else options.memory_limit
     methods = _methods(x, y, options, device, limit)
+    solution.method[:] = methods
+    same = _same(x, y)
+    if same.any():
+        x.select(np.flatnonzero(same)).without_zero_weights().check_finite()
+        solution.distance[same] = solution.upper[same] = 0
     for method in dict.fromkeys(methods.tolist()):
-        members = np.flatnonzero(methods == method)
+        members = np.flatnonzero((methods == method) & ~same)
+        if len(members) == 0:
+            _check_backend(options.backend, device)
+            continue
         some_x, some_y = (x, y) if len(members) == len(x) else (x.select(members), y.select(members))
-        solution.method[members] = method
         _run(method, some_x, some_y, options, limit, solution, members)
     return solution
 
@@ -281,28 +309,28 @@ def _methods(x: Side, y: Side, options: _Options, device: torch.device, limit: i
 
 def _run(method: str, x: Side, y: Side, options: _Options, limit: int, solution: _Solution, members: Integers) -> None:
     """Solve pairs by one method into `solution`."""
+    import numpy as np
+
     p, backend = options.p, options.backend
     if method != "exact":
         x, y = x.without_zero_weights(), y.without_zero_weights()
         x.check_finite()
         y.check_finite()
     if method == "exact":
-        distance = _exact(x, y, options, limit)
-        solution.distance[members] = solution.lower[members] = solution.upper[members] = distance
+        distance, lower = _exact(x, y, options, limit)
+        solution.distance[members] = solution.upper[members] = distance
+        solution.lower[members] = lower
     elif method == "sinkhorn":
         _sinkhorn(x, y, options, limit, solution, members)
     elif method == "sliced":
-        distance = sliced(x, y, p, options.projections, options.seed, limit)
-        solution.distance[members] = solution.lower[members] = distance
+        distance, rounding = sliced(x, y, p, options.projections, options.seed, limit)
+        solution.distance[members] = distance
+        solution.lower[members] = np.maximum(distance - rounding, 0)
     elif backend == "reference":
-        distance = gaussian_reference(x, y)
-        solution.distance[members] = solution.lower[members] = distance
+        # Matrix square roots lose half the digits near 0: no lower bound but 0.
+        solution.distance[members] = gaussian_reference(x, y, limit)
     else:
-        distance, independent = gaussian(x, y, limit)
-        solution.distance[members] = solution.lower[members] = distance
-        solution.upper[members] = independent
-    same = members[_same(x, y)]
-    solution.distance[same] = solution.lower[same] = solution.upper[same] = 0
+        solution.distance[members], solution.lower[members], solution.upper[members] = gaussian(x, y, limit)
 
 
 def _same(x: Side, y: Side) -> NDArray[np.bool_]:
@@ -322,18 +350,31 @@ def _same(x: Side, y: Side) -> NDArray[np.bool_]:
     return np.asarray(same)
 
 
-def _exact(x: Side, y: Side, options: _Options, limit: int) -> Floats:
+def _check_backend(backend: str, device: torch.device) -> None:
+    """Raise where the backend asked for by name is not there or does not take the points."""
+    if backend == "native" and load()[1]:
+        raise RuntimeError(f'backend="native" is not there: {load()[1]}')
+    if backend == "cuda" and device.type != "cuda":
+        raise ValueError(f'backend="cuda" needs points on a CUDA device, and they are on {device}: use .cuda()')
+    if backend == "cuda" and cuda_missing():
+        raise RuntimeError(f'backend="cuda" is not there: {cuda_missing()}')
+
+
+def _exact(x: Side, y: Side, options: _Options, limit: int) -> tuple[Floats, Floats]:
+    import numpy as np
+
+    _check_backend(options.backend, x.sets[0].device)
     backend, missing = options.backend, load()[1]
-    if backend == "native" and missing:
-        raise RuntimeError(f'backend="native" is not there: {missing}')
     if backend == "reference":
         x, y = x.without_zero_weights(), y.without_zero_weights()
         x.check_finite()
         y.check_finite()
-        return exact_reference(x, y, options.p)
+        distance = exact_reference(x, y, options.p, limit)
+        return distance, np.zeros(len(x))  # the linear program says nothing of its tolerance
     if backend == "native" or (backend == "auto" and not missing):
         say_once("wasserstein: exact on backend native")
-        return exact_native(x, y, options.p, limit)
+        distance = exact_native(x, y, options.p, limit)
+        return distance, distance * (1 - native_error(x, y, options.p)) ** (1 / options.p)
     if backend == "auto":
         say_once(f"wasserstein: exact on backend torch (scipy and POT), since {missing}")
     x, y = x.without_zero_weights(), y.without_zero_weights()
@@ -347,17 +388,22 @@ def _sinkhorn(x: Side, y: Side, options: _Options, limit: int, solution: _Soluti
     import torch
 
     device = x.sets[0].device
+    _check_backend(options.backend, device)
+    used = {points.dtype for side in (x, y) for points in (side.sets[i] for i in np.unique(side.spans[:, 0]).tolist())}
     on_cuda = options.backend == "cuda" or (options.backend == "auto" and device.type == "cuda" and not cuda_missing())
-    if options.backend == "cuda" and device.type != "cuda":
-        raise ValueError(f'backend="cuda" needs points on a CUDA device, and they are on {device}: use .cuda()')
-    if options.backend == "cuda" and cuda_missing():
-        raise RuntimeError(f'backend="cuda" is not there: {cuda_missing()}')
-    say_once(f"wasserstein: sinkhorn on backend {'cuda' if on_cuda else 'torch'}")
-    for some in _pieces(x, y, limit, on_cuda):
-        dtypes = {points.dtype for side in (x, y) for points in side.sets}
-        dtype = dtypes.pop() if len(dtypes) == 1 else torch.float64
-        if on_cuda and dtype == torch.float64:
-            dtype = torch.float32
+    if on_cuda and torch.float64 in used:
+        if options.backend == "cuda":
+            wide = [torch.float64 in (x.points(i).dtype, y.points(i).dtype) for i in range(len(x))].index(True)
+            raise ValueError(
+                f'pair {x.spans[wide, 3]}: backend="cuda" computes in float32 and the points are float64: convert '
+                'them with .float(), or use backend="torch"'
+            )
+        on_cuda = False
+    reason = ", since points are float64" if device.type == "cuda" and torch.float64 in used else ""
+    say_once(f"wasserstein: sinkhorn on backend {'cuda' if on_cuda else 'torch'}{reason}")
+    # Of several narrow types: all are exact in float32.
+    dtype = next(iter(used)) if len(used) == 1 else torch.float64 if torch.float64 in used else torch.float32
+    for some in _pieces(x, y, limit, on_cuda, exact_too=options.method == "auto"):
         packed = pack(x.select(some), y.select(some), dtype)
         settings: dict[str, Any] = {
             "p": options.p,
@@ -370,18 +416,20 @@ def _sinkhorn(x: Side, y: Side, options: _Options, limit: int, solution: _Soluti
             from poolwright.kernels import _sinkhorn_cuda
 
             found: SinkhornResult = _sinkhorn_cuda.sinkhorn(packed, **settings)
+            unit: Any = 1.0
             slack = 1 + _sinkhorn_cuda.cost_error(packed.d, options.p)  # its costs are float32
         else:
-            found, slack = sinkhorn(packed, **settings), 1.0
+            found, units = sinkhorn(packed, **settings)
+            slack, unit = 1.0, units.cpu().numpy()
         into = members[some]
         value, lower = found.value.cpu().numpy(), found.lower.cpu().numpy()
-        solution.distance[into] = value ** (1 / options.p)
-        solution.upper[into] = (slack * value) ** (1 / options.p)
-        solution.lower[into] = np.maximum(lower, 0) ** (1 / options.p)
+        solution.distance[into] = unit * value ** (1 / options.p)
+        solution.upper[into] = unit * (slack * value) ** (1 / options.p)
+        solution.lower[into] = unit * np.maximum(lower, 0) ** (1 / options.p)
         solution.converged[into] = found.converged.cpu().numpy()
 
 
-def _pieces(x: Side, y: Side, limit: int, on_cuda: bool) -> list[Integers]:
+def _pieces(x: Side, y: Side, limit: int, on_cuda: bool, exact_too: bool) -> list[Integers]:
     """Split pairs so that the points of each piece, packed, take at most half the limit; pairs of one d only."""
     import numpy as np
 
@@ -393,9 +441,17 @@ def _pieces(x: Side, y: Side, limit: int, on_cuda: bool) -> list[Integers]:
         for k, i in enumerate(members.tolist()):
             n, m = int(x.sizes[i]), int(y.sizes[i])
             workspace = 0 if on_cuda else sinkhorn_bytes(n, m, d)
-            check_bytes(int(x.spans[i, 3]), n, m, 2 * max(int(need[k]), workspace), limit)
-        piece = (np.cumsum(need) - need) // max(1, min(limit // 2, _PACKED_BYTES))
-        pieces += [members[piece == number] for number in np.unique(piece)]
+            other = ""
+            if exact_too and not load()[1] and 2 * max(int(need[k]), workspace) > limit:
+                other = f' (method="exact": {native_bytes(x, y, [i])})'
+            check_bytes(int(x.spans[i, 3]), n, m, 2 * max(int(need[k]), workspace), limit, other)
+        begin = used = 0
+        for k, bytes_each in enumerate(need.tolist()):
+            if k > begin and used + bytes_each > min(limit // 2, _PACKED_BYTES):
+                pieces.append(members[begin:k])
+                begin, used = k, 0
+            used += bytes_each
+        pieces.append(members[begin:])
     return pieces
 
 

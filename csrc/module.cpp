@@ -43,7 +43,8 @@ PYBIND11_MODULE(_native, module) {
             levels["transport"] = poolwright::level_name(poolwright::transport_level(level));
             return levels;
         },
-        py::arg("name") = "", "For each family the level whose code runs at the CPU level `name`, or at the one in force.");
+        py::arg("name") = "",
+        "For each family the level whose code runs at the CPU level `name`, or at the one in force.");
     poolwright::register_k_center(module);
     poolwright::register_transport(module);
     poolwright::register_seeding(module);

@@ -190,3 +190,17 @@ def test_factors_of_two_types_are_widened(sample):
     left, right = torch.randn(60, 4).half(), torch.randn(60, 6)
     mixed = sample(left, right, k=20)
     assert mixed[0].tolist() == sample(left.float(), right, k=20)[0].tolist()
+
+
+@pytest.mark.parametrize("types", [("float32", None), ("float16", "float16"), ("float16", "float32")])
+def test_workspace_bytes_covers_what_is_allocated(emulated_cuda, types):
+    n, d, e, k = 3000, 5, 7, 20
+    left = torch.randn(n, d).to(getattr(torch, types[0]))
+    right = None if types[1] is None else torch.randn(n, e).to(getattr(torch, types[1]))
+    stated = _seeding_cuda.workspace_bytes(left, right, k, module=emulated_cuda)
+    copies = 4 * n * d if types == ("float16", "float32") else 0
+    columns = 64 if right is None else 128  # padded
+    # Centers, their bounds, the mean; five numbers, a sum a group of rows and one a cluster: multiples of 256 bytes.
+    kernels = 2048 * columns + 3 * 4096 + 4 * columns + 3 * 256
+    assert stated == kernels + copies + 13 * n + 24 * k
+    assert _seeding_cuda.workspace_bytes(left, right, 0, module=emulated_cuda) == kernels + copies

@@ -239,11 +239,8 @@ class Objects:
 
     def compile(self, source: str, command: list[str]) -> Path:
         made = self.folder / (source.replace("/", "-") + ".o")
-        command = [
-            *command,
-            "-c",
-            str(ROOT / source),
-        ]  # the whole path: objects copied from another checkout are not ours
+        # The whole path: objects that were copied from another checkout are not of these sources.
+        command = [*command, "-c", str(ROOT / source)]
         receipt, depends = made.with_suffix(".json"), made.with_suffix(".d")
         if made.exists() and receipt.exists():
             last = json.loads(receipt.read_text())

@@ -122,6 +122,20 @@ def test_near_ties_are_decided_by_the_fixed_order(product):
     assert torch.equal(mind, expected)
 
 
+def test_the_error_of_the_sums_alone_rules_no_center_out(product):
+    # Numbers that bfloat16 holds, so that rounding them moves nothing; squared distances far below 2^-23 of the norms.
+    emulated_cuda = product()
+    x = torch.randn(120, 300).bfloat16().float()
+    x[:, 0] = 0
+    centers = x.clone()
+    centers[:, 0] = 2.0**-9 * (1 + torch.arange(120) % 2)
+    mind, eligible = torch.full((120,), 1e-4), torch.ones(120, dtype=torch.uint8)
+    expected = plain_fold(x, centers, mind, eligible)
+    assert (expected < mind).all()
+    EmulatedBackend(emulated_cuda).fold(x, centers, mind, eligible)
+    assert torch.equal(mind, expected)
+
+
 def test_more_centers_than_one_refresh_takes_are_folded_in_parts(emulated_cuda):
     x, centers = torch.randn(40, 5), torch.randn(1100, 5)
     mind, eligible = torch.full((40,), torch.inf), torch.ones(40, dtype=torch.uint8)

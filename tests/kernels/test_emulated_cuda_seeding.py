@@ -157,8 +157,9 @@ def test_no_picks_need_no_device(sample):
 @pytest.mark.parametrize(
     ("c", "d", "shared_bytes"), [(10, 33, 232_448), (70, 130, 115_000), (70, 130, 90_000), (70, 130, 60_000)]
 )
-def test_distances_of_outer_products_are_those_of_explicit_rows(emulated_cuda, dtype, c, d, shared_bytes):
-    emulated_cuda.configure(shared_bytes=shared_bytes, order=2)
+@pytest.mark.parametrize("truncating", [False, True])
+def test_distances_of_outer_products_are_those_of_explicit_rows(emulated_cuda, dtype, c, d, shared_bytes, truncating):
+    emulated_cuda.configure(shared_bytes=shared_bytes, order=2, truncating=truncating)
     left = torch.randn(90, c).softmax(1).sub(torch.eye(c)[torch.arange(90) % c]).to(getattr(torch, dtype))
     right = (torch.randn(90, d) + 1).to(getattr(torch, dtype))
     left[::9], right[::9] = left[0].clone(), right[0].clone()  # equal rows
@@ -178,7 +179,9 @@ def test_distances_of_outer_products_are_those_of_explicit_rows(emulated_cuda, d
 
 
 @pytest.mark.parametrize(("left_scale", "right_scale"), [(1e-12, 1e12), (1e-25, 1e15), (1e6, 1e6), (1e-6, 1e-6)])
-def test_outer_products_hold_at_every_scale(emulated_cuda, left_scale, right_scale):
+@pytest.mark.parametrize("truncating", [False, True])
+def test_outer_products_hold_at_every_scale(emulated_cuda, left_scale, right_scale, truncating):
+    emulated_cuda.configure(truncating=truncating)
     left, right = torch.randn(70, 9) * left_scale, torch.randn(70, 21) * right_scale
     nearest, eligible = torch.full((70,), torch.inf), torch.ones(70, dtype=torch.uint8)
     _seeding_cuda.outer_fold((left, right), (left[:20], right[:20]), nearest, eligible, module=emulated_cuda, stream=0)

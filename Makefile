@@ -10,7 +10,7 @@ help:
 	@echo "make test       set up, then run the tests"
 	@echo "make slow       the tests that make test leaves out"
 	@echo "make lint       ruff, mypy --strict and the walls between the packages"
-	@echo "make bench      time the kernels beside their peers, plot, and write docs/benchmarks.md (quarter of an hour)"
+	@echo "make bench      time the kernels beside their peers, plot, and write docs/benchmarks.md (20 minutes at most)"
 	@echo "make gpu-check  on a machine with a GPU: build, GPU tests, GPU benchmarks"
 	@echo "make sanitize   the kernels' CPU code under address, undefined-behavior and thread sanitizers"
 	@echo "make docs       build the site into site/"
@@ -59,7 +59,7 @@ $(VENV)/.peers-installed: $(VENV)/.installed $(PEERS)
 	@touch $@
 
 bench: $(VENV)/.peers-installed
-	$(BIN)/poolwright bench --sweep --json --plot $(BENCH_ARGS)
+	$(BIN)/poolwright bench --sweep --json --plot --seconds 1150 $(BENCH_ARGS)
 	$(BIN)/python -m poolwright_benchmarks.page
 
 # Runs on bare machines too, with the torch that they have: builds in place and needs no network.

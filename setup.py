@@ -47,7 +47,7 @@ AVX512 = ["-mavx512f"]
 X86_LEVELS = {
     "avx2": ["-mavx2", "-mf16c", "-mfma"],
     "avx512": AVX512,
-    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],  # left out where the compiler does not know it
+    "amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"],  # left out where `Compiler.has_amx` says no
 }
 CPU_LEVELS = {"base": [], **(X86_LEVELS if X86 else {})}
 # Every level, thread count and batch must give the same bits: no contraction into FMA, no fast-math, and
@@ -112,9 +112,14 @@ class Compiler:
             source.write_text(program + "\n")
             return output([*self.command, "-std=c++17", *flags, str(source), "-o", str(Path(folder, "probe"))])
 
-    def knows(self, flags: list[str]) -> bool:
-        """Return whether the compiler takes these flags."""
-        return self.tries("int main() { return 0; }", flags)[0]
+    def has_amx(self) -> bool:
+        """Return whether the compiler knows the tiles, and the system how they are asked for (csrc/cpu/levels.cpp)."""
+        program = """#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main() { _tile_release(); return syscall(SYS_arch_prctl, 0x1023, 18) != 0; }"""
+        return self.tries(program, X86_LEVELS["amx"])[0]
 
 
 class Nvcc:
@@ -221,6 +226,9 @@ class Objects:
         self.folder = ROOT / "build" / f"native-{tag}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.compiled = 0
+        # Of our own files, before any is compiled: what is edited while the build runs does not count as compiled.
+        own = [path for part in ("csrc", "tests/sanitize") for path in (ROOT / part).rglob("*") if path.is_file()]
+        self.before = {str(path.resolve()): self.digest(str(path)) for path in own}
 
     @staticmethod
     def digest(path: str) -> str:
@@ -231,6 +239,8 @@ class Objects:
 
     def compile(self, source: str, command: list[str]) -> Path:
         made = self.folder / (source.replace("/", "-") + ".o")
+        # The whole path: objects that were copied from another checkout are not of these sources.
+        command = [*command, "-c", str(ROOT / source)]
         receipt, depends = made.with_suffix(".json"), made.with_suffix(".d")
         if made.exists() and receipt.exists():
             last = json.loads(receipt.read_text())
@@ -238,7 +248,7 @@ class Objects:
                 return made
             receipt.unlink()
         self.compiled += 1
-        line = [*command, "-MMD", "-MF", str(depends), "-c", str(ROOT / source), "-o", str(made)]
+        line = [*command, "-MMD", "-MF", str(depends), "-o", str(made)]
         ok, text = output(line)
         if not ok:
             raise CompileError(f"poolwright: {source} did not compile:\n{shlex.join(line)}\n{text}\n{WAY_OUT}")
@@ -247,7 +257,8 @@ class Objects:
         # A makefile rule: "target : file file \\\n file"; spaces in names are escaped with a backslash.
         rule = depends.read_text().replace("\\\n", " ").split(":", 1)[1]
         files = [name.replace("\\ ", " ") for name in re.split(r"(?<!\\)\s+", rule.strip())]
-        receipt.write_text(json.dumps({"command": command, "files": {f: self.digest(f) for f in files}}))
+        digests = {f: self.before.get(str(Path(f).resolve())) or self.digest(f) for f in files}
+        receipt.write_text(json.dumps({"command": command, "files": digests}))
         return made
 
 
@@ -270,7 +281,7 @@ class BuildNative(build_ext):
             )
         common = [*compiler.command, "-std=c++17", "-O3", "-DNDEBUG", "-g0", "-fPIC", "-fvisibility=hidden"]
         common += ["-Wall", "-Wextra", "-Wno-psabi", *shlex.split(os.environ.get("CXXFLAGS", "")), *STRICT]
-        levels = {name: flags for name, flags in CPU_LEVELS.items() if name != "amx" or compiler.knows(flags)}
+        levels = {name: flags for name, flags in CPU_LEVELS.items() if name != "amx" or compiler.has_amx()}
         common += ["-DPOOLWRIGHT_X86_LEVELS"] if X86 else []
         common += ["-DPOOLWRIGHT_AMX_LEVEL"] if "amx" in levels else []
         common += ["-fopenmp"] if compiler.openmp else []

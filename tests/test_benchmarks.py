@@ -205,10 +205,14 @@ def test_the_share_of_the_product_is_that_of_the_same_rounds(clock):
     def multiply() -> None:
         clock.now += 1
 
-    problem = Problem([Contender("ours", run)], lambda result: {"flops": 2e9}, multiply, 1e9)
+    work = {"flops": 2e9, "full_flops": 12e9}
+    problem = Problem([Contender("ours", run)], lambda result: work, multiply, 1e9, "bfloat16")
     rung = measured(Case("fake", {}, "n", (1,), lambda size: problem))["sizes"][0]
-    assert rung["product"] == {"flops_per_second": 1e9, "seconds": [1] * 5}
+    assert rung["product"] == {"flops_per_second": 1e9, "seconds": [1] * 5, "arithmetic_of_ours": "bfloat16"}
     assert rung["results"][0]["share_of_product"] == pytest.approx(0.5)
+    assert rung["results"][0]["full_product"] == pytest.approx(3)
+    assert results.product_line(rung).endswith("1 GFLOP/s; ours multiplies bfloat16")
+    assert results.cells(rung["results"][0], [])[-2:] == ["50 %", "3"]
 
 
 def test_fewer_than_five_repeats_are_refused():
@@ -258,9 +262,9 @@ def test_the_oracle_of_bures_knows_the_closed_form():
     import numpy as np
 
     x = np.random.default_rng(0).standard_normal((40, 6))
-    assert bures.by_singular_values(x, x + 3) == pytest.approx(3 * 6**0.5)
+    assert bures.by_matrix_roots(x, x + 3) == pytest.approx(3 * 6**0.5)
     spread = (x - x.mean(axis=0)).std() * 6**0.5
-    assert bures.by_singular_values(x, 2 * x - x.mean(axis=0)) == pytest.approx(spread, rel=0.05)
+    assert bures.by_matrix_roots(x, 2 * x - x.mean(axis=0)) == pytest.approx(spread, rel=0.05)
 
 
 def test_peers_that_batch_get_every_pair_once_and_in_its_place():

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from poolwright_benchmarks import machine, results
-from poolwright_benchmarks.harness import CAP_SECONDS, MINIMUM_REPEATS, Limits, run_case
+from poolwright_benchmarks.harness import CAP_SECONDS, MINIMUM_REPEATS, SINGLE_SECONDS, Limits, run_case
 
 # Name -> module with cases(device, scale, steps).
 KERNELS = {
@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "--single",
         type=float,
         metavar="SECONDS",
-        help="what such a single run may take (default: half the cap): a contender that would take longer, by its "
-        "time on a smaller size, is left out of that size and named",
+        help=f"what such a single run may take (default {SINGLE_SECONDS:.0f}, or half the cap if that is less): a "
+        "contender that would take longer, by its time on a smaller size, is left out of that size and named",
     )
     parser.add_argument(
         "--seconds",
@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cap = options.cap or (QUICK_CAP if options.quick else CAP_SECONDS)
     seconds = options.seconds or (QUICK_SECONDS if options.quick else math.inf)
     steps = 4 if options.sweep else 1 if options.quick or options.largest else 2
-    limits = Limits(options.repeats, cap, options.single or cap / 2)
+    limits = Limits(options.repeats, cap, options.single or min(SINGLE_SECONDS, cap / 2))
 
     console = Console()
     if not console.is_terminal:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 TITLE = "Bures: Wasserstein-2 of Gaussians fitted to point sets"
 PAIRS = 10
+CHECKED = 2
+"""Pairs whose distance is held against the textbook formula: its matrix roots take longer than all else here."""
+RIDGE = 1e-13
+"""Of the mean variance, added where a covariance is singular: its root does not converge otherwise."""
 
 
 def cases(device: str, scale: float, steps: int) -> Iterator[Case]:
@@ -58,30 +62,35 @@ def problem(n: int, d: int, device: str) -> Problem:
         Contender("POT, its default reg 1e-6", lambda: pot(1e-6), requires=("POT",), imports=("ot",)),
         Contender("POT, reg 0", lambda: pot(0.0), requires=("POT",), imports=("ot",)),
     ]
-    truth = np.array([by_singular_values(x.cpu().numpy(), y.cpu().numpy()) for x, y in zip(xs, ys, strict=True)])
+    some = list(zip(xs, ys, strict=True))[:CHECKED]
+    truth = np.array([by_matrix_roots(x.cpu().numpy(), y.cpu().numpy()) for x, y in some])
 
     def quality(result: Any) -> dict[str, Any]:
         values = result.cpu().numpy() if isinstance(result, torch.Tensor) else np.asarray(result)
-        right = np.isfinite(values)
-        errors = np.abs(values[right] / truth[right] - 1)
+        checked = values[:CHECKED]
+        right = np.isfinite(checked)
+        errors = np.abs(checked[right] / truth[right] - 1)
         return {
             "largest_relative_error": float(errors.max()) if right.any() else None,
-            "not_a_number": int((~right).sum()),
+            "not_a_number": int((~np.isfinite(values)).sum()),
         }
 
     return Problem(contenders, quality)
 
 
-def by_singular_values(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the distance by ||A^T B||_*, A and B being square roots of the covariances: the oracle, in float64."""
+def by_matrix_roots(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the distance by its definition, tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2, with scipy's roots in float64."""
     import numpy as np
+    from scipy.linalg import sqrtm
 
-    roots = []
+    covariances = []
     for points in (x, y):
-        centered = (points - points.mean(axis=0)) / len(points) ** 0.5
-        # R of a QR decomposition: R^T R is the covariance, and R has at most d rows.
-        roots.append(np.linalg.qr(centered, mode="r"))
-    nuclear = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+        covariance = np.cov(points, rowvar=False, bias=True)
+        singular = len(points) <= covariance.shape[0]
+        ridge = RIDGE * np.trace(covariance) / len(covariance) if singular else 0.0
+        covariances.append(covariance + ridge * np.eye(len(covariance)))
+    root = sqrtm(covariances[0]).real
+    cross = np.trace(sqrtm(root @ covariances[1] @ root).real)
     means = ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum()
-    squared = means + (roots[0] ** 2).sum() + (roots[1] ** 2).sum() - 2 * nuclear
+    squared = means + sum(np.trace(covariance) for covariance in covariances) - 2 * cross
     return float(max(0.0, squared) ** 0.5)

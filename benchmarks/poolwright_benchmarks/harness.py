@@ -16,6 +16,8 @@ from poolwright_benchmarks.machine import installed, memory_bytes
 MINIMUM_REPEATS = 5
 CAP_SECONDS = 120.0
 """What all runs of one contender on one problem may take together, unless the command line says otherwise."""
+SINGLE_SECONDS = 40.0
+"""What a single run may take on a size that is not the first, unless the command line says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,14 @@ class Problem:
     ----------
     contenders : sequence of Contender
     quality : callable
-        Figures of a result. "flops" among them, if the work is one of products, is set beside `product`.
+        Figures of a result. "flops" among them, if the work is one of products, is set beside `product`, and so is
+        "full_flops", the work of a contender that leaves no pair out.
     product : callable, optional
         One matrix product of the problem's type and width, timed between the contenders.
     product_flops : float
         Its floating-point operations.
+    arithmetic : str
+        What ours multiplies, if it is something else than that product does.
     close : callable, optional
         Called at the end: stop processes, remove files.
     """
@@ -81,6 +86,7 @@ class Problem:
     quality: Callable[[Any], Mapping[str, Any]] = lambda result: {}
     product: Callable[[], Any] | None = None
     product_flops: float = 0.0
+    arithmetic: str = ""
     close: Callable[[], None] | None = None
 
 
@@ -134,7 +140,7 @@ class Limits:
 
     repeats: int = MINIMUM_REPEATS
     cap: float = CAP_SECONDS
-    single: float = CAP_SECONDS / 2
+    single: float = SINGLE_SECONDS
     deadline: float = float("inf")
 
 
@@ -342,6 +348,7 @@ def _record(
     results = []
     for timing in timings:
         flops = timing.quality.pop("flops", None)
+        full = timing.quality.pop("full_flops", None)
         results.append(
             {
                 "name": timing.name,
@@ -353,6 +360,7 @@ def _record(
                 "peak_bytes": timing.peak_bytes,
                 "flops": flops,
                 "share_of_product": None if flops is None or rate is None else flops / timing.median / rate,
+                "full_product": None if full is None or rate is None else full / rate / timing.median,
                 "quality": timing.quality,
             }
         )
@@ -360,5 +368,5 @@ def _record(
         "ours": ours,
         "results": results,
         "not_measured": dict(not_measured),
-        "product": {"flops_per_second": rate, "seconds": list(product)},
+        "product": {"flops_per_second": rate, "seconds": list(product), "arithmetic_of_ours": problem.arithmetic},
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from poolwright_benchmarks.harness import Case, Contender, Problem
-from poolwright_benchmarks.sizes import cpu_only, ladder, native_backend, normal_rows, product
+from poolwright_benchmarks.sizes import arithmetic, cpu_only, ladder, native_backend, normal_rows, product
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def problem(n: int, d: int, k: int, dtype: str, device: str) -> Problem:
         Contender(f"own eager {backend}", lambda: own_eager(x, k), missing=missing),
     ]
     if n > 2_000_000:  # our own eager kernel is the faster one
-        return Problem(contenders, _quality(x, k), *product(d, device, kind))
+        return Problem(contenders, _quality(x, k), *product(d, device, kind), arithmetic(device))
     contenders.append(Contender("torch eager (addmv)", lambda: torch_addmv(x, k)))
     if device == "cuda":
         compiled, graph = CompiledLoop(x, k), GraphLoop(x, k)
@@ -89,7 +89,7 @@ def problem(n: int, d: int, k: int, dtype: str, device: str) -> Problem:
             Contender(name, run, requires=(package,), missing=reason, needs_bytes=memory, imports=(module,))
         )
 
-    return Problem(contenders, _quality(x, k), *product(d, device, kind))
+    return Problem(contenders, _quality(x, k), *product(d, device, kind), arithmetic(device))
 
 
 def _quality(x: torch.Tensor, k: int) -> Callable[[Any], dict[str, Any]]:
@@ -108,7 +108,8 @@ def _quality(x: torch.Tensor, k: int) -> Callable[[Any], dict[str, Any]]:
         figures: dict[str, Any] = {"radius": radii[key]}
         figures["picks_of_ours"] = sum(a == b for a, b in zip(picks, first, strict=True)) / k
         evaluated = getattr(result, "distances_evaluated", len(x) * k)
-        return figures | {"distances_evaluated": evaluated, "flops": 2.0 * x.shape[1] * evaluated}
+        work = {"flops": 2.0 * x.shape[1] * evaluated, "full_flops": 2.0 * x.shape[1] * len(x) * k}
+        return figures | {"distances_evaluated": evaluated} | work
 
     return quality
 

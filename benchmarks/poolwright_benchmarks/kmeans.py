@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, get_args
 
 from poolwright_benchmarks.harness import Case, Contender, Problem
 from poolwright_benchmarks.kmeans_plus_plus import clusters
@@ -62,6 +62,8 @@ def problem(n: int, d: int, k: int, device: str) -> Problem:
     no_faiss = "" if has_faiss else "not installed (pip install faiss-cpu or faiss-gpu)"
     contenders = [
         Contender("poolwright auto", lambda: ours("auto")),
+        *_native(ours, device),
+        Contender("poolwright faiss", lambda: ours("faiss"), missing=no_faiss or _faiss_lacks(device)),
         Contender("poolwright torch", lambda: ours("torch")),
         Contender(
             "faiss.Kmeans", lambda: faiss_kmeans(x, start), missing=no_faiss or _faiss_lacks(device), imports=("faiss",)
@@ -77,6 +79,17 @@ def problem(n: int, d: int, k: int, device: str) -> Problem:
         return {"inertia": inertia(x, centers), "flops": 2.0 * n * d * k * ITERATIONS}
 
     return Problem(contenders, quality, *product(d, device))
+
+
+def _native(ours: Callable[[str], Any], device: str) -> list[Contender]:
+    """Return our own search on the CPU, where this version of the kernels has it."""
+    from poolwright import kernels
+
+    module = importlib.import_module("poolwright.kernels.kmeans")
+    if "native" not in get_args(module.KMeansBackend):
+        return []
+    missing = cpu_only(device) or kernels.build_info()["reason"]
+    return [Contender("poolwright native", lambda: ours("native"), missing=missing)]
 
 
 def _faiss_lacks(device: str) -> str:

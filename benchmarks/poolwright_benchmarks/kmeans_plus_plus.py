@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from poolwright_benchmarks.harness import Case, Contender, Problem
-from poolwright_benchmarks.sizes import cpu_only, ladder, native_backend, normal_rows, product
+from poolwright_benchmarks.sizes import arithmetic, cpu_only, ladder, native_backend, normal_rows, product
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ def problem(n: int, d: int, k: int, device: str) -> Problem:
 
     def quality(result: Any) -> dict[str, Any]:
         picks = result.indices if isinstance(result, tuple) else result
-        figures: dict[str, Any] = {"potential": potential(x, picks)}
+        figures: dict[str, Any] = {"potential": potential(x, picks), "full_flops": 2.0 * d * n * k}
         if isinstance(result, tuple):
             figures["trials_per_pick"] = result.trials / k
         evaluated = getattr(result, "distances_evaluated", None)
@@ -67,7 +67,7 @@ def problem(n: int, d: int, k: int, device: str) -> Problem:
             figures if evaluated is None else figures | {"distances_evaluated": evaluated, "flops": 2.0 * d * evaluated}
         )
 
-    return Problem(contenders, quality, *product(d, device))
+    return Problem(contenders, quality, *product(d, device), arithmetic(device))
 
 
 def clusters(n: int, d: int, device: str) -> Tensor:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from poolwright_benchmarks import results
+from poolwright_benchmarks import results, wasserstein
 
 INTRODUCTION = """\
 # Benchmarks
@@ -33,10 +33,22 @@ How to read the tables:
   the limit of a single run is not measured on that size and is named below the table: look for it on a smaller size.
 - *MB* is the peak of the process beyond what it held before the run, from the first run. What other processes take (the
   pools of POT and scipy) is not in it.
-- *of sgemm* is the floating-point rate on the distances that were evaluated, as a share of what a matrix product of the
-  same width and type reached between the runs.
+- *of sgemm* is the floating-point rate on the distances that were evaluated, as a share of what torch's matrix product
+  of the same width and type reached between the runs. Where ours multiplies another type (bfloat16 at the CPU level
+  `amx` and on CUDA, and float32 for what that leaves open), the line below the table says so: the share then compares
+  different products, and may be above 100 %.
+- *full product*, for k-center and k-means++, is the time that this matrix product would need for all n k distances,
+  over that of the contender: above 1, the contender is faster than computing all of them at that rate would be.
 - *radius*, *potential* and *inertia* are computed in float64 from what each contender returned: lower is better.
   *picks of ours* is the share of picks that are the same as ours, in the same place.
+"""
+
+
+INTRODUCTION += f"""\
+- The Wasserstein row of the targets is {wasserstein.PAIRS["cuda"]:,} pairs. That is what is timed on a GPU; on the CPU
+  it is {wasserstein.PAIRS["cpu"]:,} pairs of the same sizes. The time grows with their number.
+- *poolwright sinkhorn* on the CPU is slower than exact transport at these sizes. Where a run of it would take longer
+  than the limit, the smaller size alone has it.
 """
 
 

@@ -15,7 +15,7 @@ from poolwright_benchmarks import machine
 if TYPE_CHECKING:
     from rich.console import Console
 
-HEADINGS = ("contender", "median s", "min-max", "x ours", "MB", "of sgemm")
+HEADINGS = ("contender", "median s", "min-max", "x ours", "MB", "of sgemm", "full product")
 
 
 def checkout() -> Path | None:
@@ -92,7 +92,7 @@ def cells(row: dict[str, Any], figures: list[str]) -> list[str]:
         runs = "one run"
     elif len(seconds) < 5:
         runs += f" ({len(seconds)} runs)"
-    share = row["share_of_product"]
+    share, full = row["share_of_product"], row["full_product"]
     return [
         row["name"],
         _number(row["median"]),
@@ -100,6 +100,7 @@ def cells(row: dict[str, Any], figures: list[str]) -> list[str]:
         "" if row["times_ours"] is None else f"{row['times_ours']:.3g}",
         "?" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}",
         "" if share is None else f"{100 * share:.0f} %",
+        "" if full is None else f"{full:.3g}",
         *(_number(row["quality"].get(name)) for name in figures),
     ]
 
@@ -119,9 +120,12 @@ def heading(record: dict[str, Any], rung: dict[str, Any]) -> str:
 
 
 def product_line(rung: dict[str, Any]) -> str:
-    """Return what the matrix product of the same run reached, or an empty string."""
-    rate = rung.get("product", {}).get("flops_per_second")
-    return f"matrix product in the same run: {rate / 1e9:,.0f} GFLOP/s" if rate else ""
+    """Return what the matrix product of the same run reached, and what ours multiplies, or an empty string."""
+    product = rung.get("product", {})
+    if not product.get("flops_per_second"):
+        return ""
+    line = f"torch's matrix product in the same run: {product['flops_per_second'] / 1e9:,.0f} GFLOP/s"
+    return f"{line}; ours multiplies {product['arithmetic_of_ours']}" if product["arithmetic_of_ours"] else line
 
 
 def print_machine(console: Console, facts: dict[str, Any]) -> None:

@@ -59,6 +59,18 @@ def product(width: int, device: str, dtype: torch.dtype | None = None) -> tuple[
     return lambda: a @ b.T, 2.0 * rows * columns * width
 
 
+def arithmetic(device: str) -> str:
+    """Return what our k-center and seeding multiply where it is not the type of the data, or an empty string."""
+    from poolwright import kernels
+
+    info = kernels.build_info()
+    if device == "cuda":
+        return "bfloat16 on tensor cores, and measures again in float32 what that leaves open"
+    if info["native"] and info["level"] == "amx":
+        return "bfloat16 on AMX tiles (level amx), and again in float32 what that leaves open"
+    return ""
+
+
 def native_backend(device: str) -> tuple[str, str]:
     """Return the backend of ours that belongs to a device, and why it is not there, or an empty string."""
     from poolwright import kernels

@@ -118,14 +118,14 @@ void register_k_center_cuda(py::module_& module) {
                py::arg("eligible"), py::arg("key"), py::kw_only(), py::arg("stream"),
                "k_center_fold on CUDA, queued on `stream`; key (1,) int64, zero before, takes the best row encoded.");
     module.def("cuda_k_center_fold_workspace", &fold_workspace, py::arg("x"),
-        "Bytes that cuda_k_center_fold_many needs.");
+               "Bytes that cuda_k_center_fold_many needs.");
     module.def("cuda_k_center_fold_many", &fold_many, py::arg("x"), py::arg("centers"), py::arg("mind"),
                py::arg("eligible"), py::arg("workspace"), py::kw_only(), py::arg("stream"),
                "k_center_fold on CUDA by tensor cores, with the same bits, queued on `stream`.");
     module.def("cuda_k_center_eager", &k_center_greedy, py::arg("x"), py::arg("mind"), py::arg("eligible"),
                py::arg("keys"), py::kw_only(), py::arg("k"), py::arg("first") = -1, py::arg("fold_last") = false,
-               py::arg("stream"), "The first k picks by a pass over x each, queued on `stream`; keys int64 must be "
-               "zero.");
+               py::arg("stream"),
+               "The first k picks by a pass over x each, queued on `stream`; keys int64 must be zero.");
     module.def("cuda_k_center_lazy_workspace", &lazy_workspace, py::arg("x"), "Bytes that the rounds on x need.");
     module.def("cuda_k_center_lazy_start", &lazy_start, py::arg("x"), py::arg("eligible"), py::arg("workspace"),
                py::kw_only(), py::arg("picks"), py::arg("pairs"), py::arg("stream"),
@@ -133,8 +133,7 @@ void register_k_center_cuda(py::module_& module) {
     module.def("cuda_k_center_lazy_rounds", &lazy_rounds, py::arg("x"), py::arg("mind"), py::arg("eligible"),
                py::arg("keys"), py::arg("workspace"), py::kw_only(), py::arg("rounds"), py::arg("stream"),
                "Queues rounds of picks into keys (k,). The workspace begins with three int64: picks that mind has "
-               "seen, "
-               "picks made, distances computed.");
+               "seen, picks made, distances computed.");
     module.def("cuda_k_center_decode", &k_center_decode, py::arg("keys"), py::arg("indices"), py::arg("squared"),
                py::kw_only(), py::arg("stream"), "Encoded best rows to indices (-1: none) and squared distances.");
 }

@@ -45,8 +45,8 @@ void register_seeding(py::module_& module) {
     module.def("outer_fold", &outer_fold_arrays, py::arg("left"), py::arg("right"), py::arg("center_left"),
                py::arg("center_right"), py::arg("mind"), py::arg("eligible") = py::none(), py::kw_only(),
                py::arg("threads") = 1, py::arg("level") = "",
-               "Fold m centers (m, C), (m, d) into the minimum squared distances mind (n,) of the outer products of the "
-               "eligible rows of left (n, C) and right (n, d), in place.");
+               "Fold m centers (m, C), (m, d) into the minimum squared distances mind (n,) of the outer products of "
+               "the eligible rows of left (n, C) and right (n, d), in place.");
 }
 
 }  // namespace poolwright

@@ -41,9 +41,9 @@ struct Sampling {
             throw py::value_error("keys must have at least one place and at most as many as there are rows");
     }
     cuda::SeedingArgs args(uint64_t stream) const {
-        void* space = workspace_of(workspace, factors.left, cuda::seeding_workspace(factors.left_rows,
-            factors.second()));
-        return {factors.left_rows, factors.second(),    nearest.as<float>(),      eligible.as<uint8_t>(),
+        const int64_t bytes = cuda::seeding_workspace(factors.left_rows, factors.second());
+        void* space = workspace_of(workspace, factors.left, bytes);
+        return {factors.left_rows, factors.second(), nearest.as<float>(), eligible.as<uint8_t>(),
                 keys.as<cuda::Key>(), keys.size(0), space, factors.left.device_id(), stream};
     }
 };
@@ -106,8 +106,8 @@ void register_seeding_cuda(py::module_& module) {
     module.attr("cuda_seeding_batch") = cuda::kSeedingBatch;
     module.def("cuda_seeding_workspace", &workspace_bytes, py::arg("left"), py::arg("right"),
                "Bytes that sampling needs. right may be None. The workspace begins with five int64: picks that "
-               "nearest has "
-               "seen, picks made, draws, pairs compared, and whether all that is left coincides with a center.");
+               "nearest has seen, picks made, draws, pairs compared, and whether all that is left coincides with a "
+               "center.");
     module.def("cuda_seeding_start", &start, py::arg("left"), py::arg("right"), py::arg("nearest"), py::arg("eligible"),
                py::arg("keys"), py::arg("workspace"), py::kw_only(), py::arg("first"), py::arg("stream"),
                "Prepares the workspace (bytes, uint8); first >= 0 is picked.");
@@ -116,8 +116,8 @@ void register_seeding_cuda(py::module_& module) {
                py::arg("patience"), py::arg("batches"), py::arg("stream"),
                "Queues batches of up to 64 draws into keys (k,), each after a refresh of nearest.");
     module.def("cuda_seeding_finish", &finish, py::arg("left"), py::arg("right"), py::arg("nearest"),
-        py::arg("eligible"),
-               py::arg("keys"), py::arg("workspace"), py::kw_only(), py::arg("stream"), "Nearest sees the last picks.");
+               py::arg("eligible"), py::arg("keys"), py::arg("workspace"), py::kw_only(), py::arg("stream"),
+               "Nearest sees the last picks.");
     module.def("cuda_outer_fold", &fold_outer, py::arg("left"), py::arg("right"), py::arg("center_left"),
                py::arg("center_right"), py::arg("nearest"), py::arg("eligible"), py::arg("workspace"), py::kw_only(),
                py::arg("stream"), "Folds outer products of m rows each into nearest (n,), in place.");

@@ -93,7 +93,8 @@ void register_sinkhorn_cuda(py::module_& module) {
                py::arg("a"), py::arg("b"), py::arg("order"), py::arg("launches"), py::arg("counters"),
                py::arg("workspace"), py::arg("value"), py::arg("lower"), py::arg("iterations"), py::arg("converged"),
                py::kw_only(), py::arg("p"), py::arg("epsilon"), py::arg("tolerance"), py::arg("max_iterations"),
-               py::arg("stream"), "Queues the launches of a plan on `stream`; counters (launches,) int64 must be zero.");
+               py::arg("stream"),
+               "Queues the launches of a plan on `stream`; counters (launches,) int64 must be zero.");
 }
 
 }  // namespace poolwright

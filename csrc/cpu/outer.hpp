@@ -37,8 +37,8 @@ struct OuterArgs {
 };
 
 // mind[i] = min(mind[i], min_j |g_i - g_j|^2) for the eligible rows i. `fold` wants the packed centers; `fold_few`
-// compares every pair in float64 without them, and needs scratch for one row. One table per level, indexed by the types of left and
-// right.
+// compares every pair in float64 without them, and needs scratch for one row. One table per level, indexed by the types
+// of left and right.
 using OuterFn = void (*)(const OuterArgs&);
 struct OuterTable {
     int tile;  // centers in a tile

@@ -81,8 +81,7 @@ void fold(const Matrix& x, const float* centers, int64_t m, float* mind, const u
 }
 
 void k_center_eager(const Matrix& x, float* mind, uint8_t* eligible, Key* keys, int64_t k, int64_t first,
-    bool fold_last,
-                    int device, uint64_t stream, const std::function<void()>& poll) {
+                    bool fold_last, int device, uint64_t stream, const std::function<void()>& poll) {
     if (k == 0) return;
     const DeviceScope scope(device);
     const cudaStream_t queue = as_stream(stream);

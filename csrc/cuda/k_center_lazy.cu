@@ -63,7 +63,7 @@ __device__ constexpr int bits_of(int digit) { return digit == kDigits - 1 ? 64 -
 // Counts the keys that begin with the prefix by their next digit.
 __global__ void __launch_bounds__(kThreads)
     count_digits(const State* state, const float* mind, const uint8_t* eligible, int64_t n, int digit,
-        unsigned int* bins) {
+                 unsigned int* bins) {
     __shared__ unsigned int own[kBins];
     if (state->chosen) return;
     for (int i = threadIdx.x; i < kBins; i += kThreads) own[i] = 0;
@@ -121,9 +121,8 @@ __global__ void choose_digit(State* state, const unsigned int* bins, int digit, 
 }
 
 // Lists the rows of the set, and finds the largest key outside.
-__global__ void __launch_bounds__(kThreads) gather_set(State* state, const float* mind, const uint8_t* eligible,
-    int64_t n,
-                                                       int64_t k, uint32_t* active) {
+__global__ void __launch_bounds__(kThreads)
+    gather_set(State* state, const float* mind, const uint8_t* eligible, int64_t n, int64_t k, uint32_t* active) {
     if (finished(state, k)) return;
     const int lane = threadIdx.x % 32;
     const Key threshold = state->threshold;
@@ -164,7 +163,7 @@ __host__ __device__ inline int64_t place_of(int64_t j) {
 // after d are zeros on both sides and add +0, which changes no bit.
 template <class Stored>
 __device__ inline float staged_distance(const Stored* row, const float* center, int64_t groups, int lane,
-    unsigned mask) {
+                                        unsigned mask) {
     constexpr int kCount = kVector<Stored>;
     float sum = 0.0f;
     for (int64_t g = 0; g < groups; ++g) {
@@ -188,8 +187,7 @@ __device__ inline float staged_distance(const Stored* row, const float* center, 
 template <class Stored, bool kStaged>
 __global__ void __launch_bounds__(kGreedyThreads, 1)
     greedy_set(Rows<Stored> x, State* state, const uint32_t* active, float* mind, uint8_t* eligible, Key* keys,
-        int64_t k,
-               int rows_per_block) {
+               int64_t k, int rows_per_block) {
     if (finished(state, k)) return;  // for all blocks alike: picks changes after the first grid barrier only
     __shared__ Key block_best;
     const int64_t groups = groups_of<Stored>(x.d), pitch = groups * kLanes * kVector<Stored>;

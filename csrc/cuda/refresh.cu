@@ -193,9 +193,8 @@ __global__ void __launch_bounds__(kThreads)
         Norms second{0.0f, 0.0f, true};
         if constexpr (kOuter) second = factor(right, centers.dense_right, own, padded - own);
         if (threadIdx.x % 32 != 0) continue;
-        const Rounded known =
-            j < count ? describe_row<kOuter>(first, second, terms_of<kOuter>(x, right))
-                      : Rounded{INFINITY, INFINITY, 0.0f};
+        const Rounded known = j < count ? describe_row<kOuter>(first, second, terms_of<kOuter>(x, right))
+                                        : Rounded{INFINITY, INFINITY, 0.0f};
         space.low[j] = known.low;
         space.high[j] = known.high;
         space.delta[j] = known.delta;
@@ -481,9 +480,9 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 // For rows that are too long for shared memory: every pair as it counts.
 template <class Stored, bool kOuter>
-__global__ void __launch_bounds__(kThreads) plain_refresh(Rows<Stored> x, Rows<Stored> right, Centers centers,
-    float* mind,
-                                                          const uint8_t* eligible, unsigned long long* pairs) {
+__global__ void __launch_bounds__(kThreads)
+    plain_refresh(Rows<Stored> x, Rows<Stored> right, Centers centers, float* mind, const uint8_t* eligible,
+                  unsigned long long* pairs) {
     const int64_t count = pending(centers);
     const int lane = threadIdx.x % kLanes;
     unsigned long long measured = 0;
@@ -537,8 +536,7 @@ struct Refresh {
         }
         if (try_product<64>(limit) || try_product<32>(limit)) return;
         launch(plain_refresh<Stored, kOuter>, blocks_for(x.n, kRowsPerBlock), kThreads, 0, stream, x, right, centers,
-            mind,
-               eligible, pairs);
+               mind, eligible, pairs);
     }
 };
 

@@ -1,8 +1,6 @@
 // Rows as the kernels read them, and the one order in which a squared distance is summed.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <cstdint>
 
@@ -10,6 +8,7 @@
 #include "check.cuh"
 #include "k_center.hpp"
 #include "launch.cuh"
+#include "widen.cuh"
 
 namespace poolwright::cuda {
 
@@ -17,13 +16,6 @@ constexpr int kLanes = 16;  // threads that share one row; the partial sums of t
 constexpr int kThreads = 256;
 constexpr int kRowsPerBlock = kThreads / kLanes;
 constexpr int kMaxBlocks = 8192;  // more rows than this covers are looped over
-
-__device__ inline float widen(float value) { return value; }
-__device__ inline float widen(__half value) { return __half2float(value); }
-struct Bfloat {
-    uint16_t bits;
-};
-__device__ inline float widen(Bfloat value) { return __uint_as_float(static_cast<uint32_t>(value.bits) << 16); }
 
 __device__ inline Key make_key(float squared, int64_t row) {
     return (static_cast<Key>(__float_as_uint(squared)) << 32) | (0xffffffffu - static_cast<uint32_t>(row));

@@ -225,8 +225,8 @@ __global__ void __launch_bounds__(kDrawThreads)
         const Stretch<double> in_cluster{groups + cluster * kGroup,
                                          min(static_cast<int64_t>(kGroup), group_count - cluster * kGroup)};
         const int64_t group = cluster * kGroup + find(in_cluster, target, shared);
-        const Stretch<float> in_group{nearest + group * kGroup, min(static_cast<int64_t>(kGroup),
-            x.n - group * kGroup)};
+        const Stretch<float> in_group{nearest + group * kGroup,
+                                      min(static_cast<int64_t>(kGroup), x.n - group * kGroup)};
         const int64_t row = group * kGroup + find(in_group, target, shared);
         const float bound = nearest[row];
 
@@ -239,8 +239,7 @@ __global__ void __launch_bounds__(kDrawThreads)
             if constexpr (kOuter) {
                 const Compared own = compare(x.row(row), x.col_stride, x.row(center), x.col_stride, x.d, lane, mask);
                 squared = outer_distance(own, compare(right.row(row), right.col_stride, right.row(center),
-                    right.col_stride,
-                                                      right.d, lane, mask));
+                                                      right.col_stride, right.d, lane, mask));
             } else {
                 squared = squared_distance(x.row(row), x.col_stride, x.row(center), x.col_stride, x.d, lane, mask);
             }
@@ -265,8 +264,7 @@ __global__ void __launch_bounds__(kDrawThreads)
         if (threadIdx.x == 0) clusters[cluster] = cluster_sum;
         __syncthreads();
         if (accepted) ++picks;
-        else
-            ++rejected;
+        else ++rejected;
     }
     if (threadIdx.x != 0) return;
     state->folded = folded;
@@ -289,8 +287,7 @@ void with_factors(const Matrix& left, const Matrix* right, F&& f) {
 void refresh_picks(const SeedingArgs& args, const Space& space) {
     const Centers centers{nullptr, nullptr, args.keys, &space.state->folded, kSeedingBatch};
     refresh(args.left, args.right, centers, args.nearest, args.eligible, space.refresh, &space.state->pairs,
-        args.device,
-            as_stream(args.stream));
+            args.device, as_stream(args.stream));
 }
 
 }  // namespace
@@ -318,15 +315,13 @@ void seeding_batches(const SeedingArgs& args, uint64_t seed, int64_t patience, i
     for (int64_t batch = 0; batch < batches; ++batch) {
         refresh_picks(args, space);
         launch(sum_groups, blocks_for(space.group_count, 1), kDrawThreads, 0, queue, space.state, args.nearest,
-            args.left.n,
-               args.k, space.groups, space.group_count);
+               args.left.n, args.k, space.groups, space.group_count);
         launch(sum_clusters, blocks_for(space.cluster_count, 1), kDrawThreads, 0, queue, space.state, space.groups,
                space.group_count, args.k, space.clusters, space.cluster_count);
         with_factors(args.left, args.right, [&](auto rows, auto others, auto outer) {
             launch(draw<typename decltype(rows)::Element, decltype(outer)::value>, 1, kDrawThreads, 0, queue, rows,
-                others,
-                   space.state, space.groups, space.group_count, space.clusters, space.cluster_count, args.nearest,
-                   args.eligible, args.keys, args.k, seed, patience);
+                   others, space.state, space.groups, space.group_count, space.clusters, space.cluster_count,
+                   args.nearest, args.eligible, args.keys, args.k, seed, patience);
         });
     }
 }

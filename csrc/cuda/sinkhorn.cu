@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <mutex>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -42,7 +41,11 @@ __device__ float measure(const Pair<Index>& pair, const T* x, const T* y, int64_
     const float largest = fmaxf(largest_coordinate<kThreads>(x, pair.x_rows(), pair.n, d),
                                 largest_coordinate<kThreads>(y, pair.y_rows(), pair.m, d));
     // By a power of two, which is exact, so that no square overflows.
-    *power = largest > 0.0f ? max(ilogbf(largest), -100) : 0;
+    *power = largest > 0.0f ? max(ilogbf(largest), -100) : -100;
+    const float square = squared_distances<kThreads>(pair, x, y, d, ldexpf(1.0f, -*power));
+    if (largest == 0.0f || square >= kSmallestSquare) return square;
+    // All differences are below 2^-62 of the largest coordinate: scaled by up to 2^126 more, no square overflows.
+    *power = max(*power - 126, -127);
     return squared_distances<kThreads>(pair, x, y, d, ldexpf(1.0f, -*power));
 }
 
@@ -72,7 +75,15 @@ __device__ void solve(Pair<Index>& pair, const SinkhornProblem& problem, int64_t
     if (problem.dtype == DType::f32) largest = measured(static_cast<const float*>(problem.x));
     else if (problem.dtype == DType::f16) largest = measured(static_cast<const __half*>(problem.x));
     else largest = measured(static_cast<const Bfloat*>(problem.x));
-    if (largest < kSmallestSquare) return finish(0.0, 0.0, 0, true);
+    const double exponent = problem.p / 2;
+    // Squares and scaled coordinates that underflow: less than 2^-140 a dimension.
+    const double underflow = static_cast<double>(d) * 7.2e-43;
+    if (largest < kSmallestSquare) {
+        // Scaled by 2^76 or more, float32 numbers that differ have a difference whose square is no zero.
+        const bool same = largest == 0.0f && power <= -76;
+        const double bound = same ? 0.0 : pow(ldexp(1.01 * largest + underflow, 2 * power), exponent);
+        return finish(bound, 0.0, 0, true);
+    }
     const float inverse_largest = 1.0f / largest;
     const double mean = costs_from_squares<kThreads>(pair, inverse_largest, problem.p);
 
@@ -99,14 +110,13 @@ __device__ void solve(Pair<Index>& pair, const SinkhornProblem& problem, int64_t
         else if (violation <= kStageTolerance || in_stage == kStageIterations) epsilon = fmax(target, epsilon / 2);
     }
 
-    const double exponent = problem.p / 2, times = fmax(1.0, exponent);
+    const double times = fmax(1.0, exponent);
     const double square = ldexp(1.0 / static_cast<double>(inverse_largest), 2 * power);
     const double unit = problem.p == 2.0 ? square : pow(square, exponent);
-    const double value = rounded_cost<kThreads>(pair);
-    // Squares and scaled coordinates that underflow: less than 2^-140 a dimension.
-    const double lost = static_cast<double>(d) * 7.2e-43 * inverse_largest;
-    const double lower = feasible_dual<kThreads>(pair, times * 1.01 * distance_error(d) + 4 * kUnit,
-                                                 times * pow(lost, fmin(1.0, exponent)) + 1e-44);
+    // What a cost may have lost, and the smallest float32.
+    const double lost = times * pow(underflow * inverse_largest, fmin(1.0, exponent)) + 1e-44;
+    const double value = rounded_cost<kThreads>(pair) + lost;
+    const double lower = feasible_dual<kThreads>(pair, times * 1.01 * distance_error(d) + 4 * kUnit, lost);
     finish(value * unit, fmax(0.0, lower) * unit * (1.0 - 1e-15), iterations, converged);
 }
 
@@ -152,9 +162,6 @@ Kernel kernel_of(int kind) {
                                   &solve_pairs<512, true>, &solve_pairs<512, false>};
     return kernels[kind];
 }
-
-// How much shared memory a kernel may have is set right before each launch, for all host threads: they take turns.
-std::mutex shared_memory_limit;
 
 int64_t shared_bytes(int kind, int64_t n, int64_t m) {
     const int64_t staging = 4 * staging_floats(kKinds[kind].threads);
@@ -207,13 +214,13 @@ std::vector<SinkhornLaunch> sinkhorn_plan(const int64_t* x_sizes, const int64_t*
             if (in_global && cost_size(pair) < largest / kSpread) break;
             launch.rows = std::max(launch.rows, x_sizes[pair]);
             launch.columns = std::max(launch.columns, y_sizes[pair]);
-            launch.shared_bytes = std::max(launch.shared_bytes, shared_bytes(launch.kind, x_sizes[pair], y_sizes[pair]));
+            launch.shared_bytes =
+                std::max(launch.shared_bytes, shared_bytes(launch.kind, x_sizes[pair], y_sizes[pair]));
         }
         launch.count = first - launch.first;
         const int64_t bytes = 8 * (3 * launch.rows + 4 * launch.columns) + 8 * (launch.rows + launch.columns) +
                               (in_global ? 8 * (launch.rows + launch.columns) + 4 * largest : 0);
         launch.block_bytes = (bytes + 255) / 256 * 256;
-        const std::lock_guard<std::mutex> lock(shared_memory_limit);
         const int resident = resident_blocks(kernel_of(launch.kind), kKinds[launch.kind].threads, launch.shared_bytes);
         launch.blocks = std::min<int64_t>({launch.count, resident, memory_limit / launch.block_bytes});
         if (memory_limit < launch.block_bytes)
@@ -233,7 +240,6 @@ std::vector<SinkhornLaunch> sinkhorn_plan(const int64_t* x_sizes, const int64_t*
 void sinkhorn_run(const SinkhornProblem& problem, const SinkhornLaunch& task, unsigned long long* counter,
                   void* workspace, int device, uint64_t stream) {
     const DeviceScope scope(device);
-    const std::lock_guard<std::mutex> lock(shared_memory_limit);
     launch(kernel_of(task.kind), dim3(static_cast<unsigned>(task.blocks)), dim3(kKinds[task.kind].threads),
            static_cast<size_t>(task.shared_bytes), reinterpret_cast<cudaStream_t>(stream), problem, task, counter,
            static_cast<unsigned char*>(workspace));

@@ -1,6 +1,6 @@
-// Batched log-domain Sinkhorn on CUDA for pairs of point sets of many sizes. sinkhorn_plan() decides on the host how the
-// pairs are spread over launches; sinkhorn_run() queues one of them. Nothing here allocates or synchronizes; work is
-// queued on `stream` (a cudaStream_t as an integer). Errors come back as std::runtime_error.
+// Batched log-domain Sinkhorn on CUDA for pairs of point sets of many sizes. sinkhorn_plan() decides on the host how
+// the pairs are spread over launches; sinkhorn_run() queues one of them. Nothing here allocates or synchronizes; work
+// is queued on `stream` (a cudaStream_t as an integer). Errors come back as std::runtime_error.
 #pragma once
 
 #include <cstdint>

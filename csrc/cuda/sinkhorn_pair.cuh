@@ -12,12 +12,11 @@
 // values of epsilon lose nothing: in plain float32 the exponent has the error 2^-24 / epsilon.
 #pragma once
 
-#include <cuda_fp16.h>
-
 #include <cmath>
 #include <cstdint>
 
 #include "launch.cuh"
+#include "widen.cuh"
 
 namespace poolwright::cuda::sinkhorn {
 
@@ -29,15 +28,8 @@ constexpr double kUnit = 5.9604644775390625e-8;  // 2^-24, the unit roundoff of 
 constexpr double kGrid = 1048576.0;              // potentials are split at multiples of 1 / kGrid
 
 // Floats of shared memory for staging points; the partial sums of columns share it.
-__host__ __device__ constexpr int staging_floats(int threads) { return kDepth * (threads / 4 + kTileColumns + 2 * kPad); }
-
-struct Bfloat {
-    uint16_t bits;
-};
-__device__ __forceinline__ float widen(float value) { return value; }
-__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
-__device__ __forceinline__ float widen(Bfloat value) {
-    return __uint_as_float(static_cast<uint32_t>(value.bits) << 16);
+__host__ __device__ constexpr int staging_floats(int threads) {
+    return kDepth * (threads / 4 + kTileColumns + 2 * kPad);
 }
 
 // 2^x; results below 2^-126 are 0 on a device.
@@ -112,7 +104,8 @@ __device__ T over_block(T value) {
 
 // Writes the numbers and normalized weights of the points of positive weight, in order; returns how many they are.
 template <int kThreads>
-__device__ __noinline__ int gather_positive(const double* weights, int64_t count, int* points, double* kept, float* logarithms) {
+__device__ __noinline__ int gather_positive(const double* weights, int64_t count, int* points, double* kept,
+                                            float* logarithms) {
     __shared__ int per_warp[kThreads / 32];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int found = 0;
@@ -281,8 +274,10 @@ __device__ __forceinline__ float2 entry(double potential, float log_weight, floa
 // New epsilon: the remainders are in its units.
 template <int kThreads, class Index>
 __device__ void enter_potentials(const Pair<Index>& pair) {
-    for (int i = threadIdx.x; i < pair.n; i += kThreads) pair.row[i] = entry(pair.f()[i], pair.log_a()[i], pair.inverse);
-    for (int j = threadIdx.x; j < pair.m; j += kThreads) pair.column[j] = entry(pair.g()[j], pair.log_b()[j], pair.inverse);
+    for (int i = threadIdx.x; i < pair.n; i += kThreads)
+        pair.row[i] = entry(pair.f()[i], pair.log_a()[i], pair.inverse);
+    for (int j = threadIdx.x; j < pair.m; j += kThreads)
+        pair.column[j] = entry(pair.g()[j], pair.log_b()[j], pair.inverse);
     __syncthreads();
 }
 

@@ -1,8 +1,10 @@
 // Kernels that test the emulation: one that uses everything rightly, and one for each mistake that it must report.
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <string>
+#include <vector>
 
 #include "../../csrc/cuda/launch.cuh"
 #include "../../csrc/cuda/mma.cuh"
@@ -49,13 +51,25 @@ __global__ void product_with_identity(const uint16_t* b, float* c) {
     for (int r = 0; r < 4; ++r) c[(lane / 4 + r / 2 * 8) * 8 + lane % 4 * 2 + r % 2] = sums[r];
 }
 
+// c + a . b for 16 numbers: row 0 of one fragment, column 0 of the other.
+__global__ void dot_product(const uint16_t* a, const uint16_t* b, float* c) {
+    const int lane = threadIdx.x;
+    const auto two = [&](const uint16_t* from, int at) {
+        return lane < 4 ? static_cast<uint32_t>(from[at]) | static_cast<uint32_t>(from[at + 1]) << 16 : 0u;
+    };
+    const uint32_t rows[4] = {two(a, lane % 4 * 2), 0, two(a, lane % 4 * 2 + 8), 0};
+    const uint32_t column[2] = {two(b, lane % 4 * 2), two(b, lane % 4 * 2 + 8)};
+    float sums[4] = {*c, 0.0f, 0.0f, 0.0f};
+    poolwright::cuda::multiply_add_bf16(sums, rows, column);
+    if (lane == 0) *c = sums[0];
+}
+
 __global__ void barrier_in_a_branch() {
     if (threadIdx.x < 40) __syncthreads();
 }
 __global__ void two_barriers() {
     if (threadIdx.x < 40) __syncthreads();
-    else
-        __syncthreads();
+    else __syncthreads();
 }
 __global__ void shuffle_with_a_missing_lane(int* out) {
     if (threadIdx.x != 3) *out = __shfl_xor_sync(0xffffffffu, 1, 1);
@@ -114,6 +128,16 @@ void register_self_test(py::module_& module) {
         py::list list;
         for (const float value : c) list.append(value);
         return list;
+    });
+    module.def("dot_by_tensor_cores", [](const std::vector<float>& a, const std::vector<float>& b, float c) {
+        if (a.size() != 16 || b.size() != 16) throw py::value_error("a and b must have 16 numbers");
+        uint16_t left[16], right[16];
+        for (int i = 0; i < 16; ++i) {
+            left[i] = static_cast<uint16_t>(__float_as_uint(a[i]) >> 16);
+            right[i] = static_cast<uint16_t>(__float_as_uint(b[i]) >> 16);
+        }
+        launch(dot_product, 1, 32, 0, nullptr, left, right, &c);
+        return c;
     });
     module.def("run_wrong", &run_wrong);
 }

@@ -16,6 +16,19 @@ def test_the_fragments_of_the_tensor_cores_are_those_of_the_manual(emulated_cuda
     assert emulated_cuda.transposed_by_tensor_cores() == [16 * column + row for row in range(16) for column in range(8)]
 
 
+def test_tensor_cores_sum_in_both_ways_that_the_bounds_must_cover(emulated_cuda):
+    small = [1.5 * 2**-24] * 15
+    # One after the other, each of the small products is rounded up to 2^-23.
+    assert emulated_cuda.dot_by_tensor_cores([1.0] * 16, [1.0, *small], 0.0) == 1 + 15 * 2**-23
+    emulated_cuda.configure(truncating=True)
+    # Aligned to the largest term, they are nothing: be that term a product or what is added to.
+    assert emulated_cuda.dot_by_tensor_cores([1.0] * 16, [1.0, *small], 0.0) == 1
+    assert emulated_cuda.dot_by_tensor_cores([1.0] * 16, [0.0, *small], -1.0) == -1
+    assert emulated_cuda.dot_by_tensor_cores([1.0] * 16, [0.0, *small], 0.0) == 15 * 1.5 * 2**-24
+    assert emulated_cuda.dot_by_tensor_cores([1.0] * 16, [1.0] * 16, 0.5) == 16.5
+    assert math.isnan(emulated_cuda.dot_by_tensor_cores([1.0] * 16, [math.inf, -math.inf, *[0.0] * 14], 0.0))
+
+
 @pytest.mark.parametrize(
     ("kernel", "report"),
     [

@@ -29,6 +29,17 @@ class EmulatedBackend(CudaBackend):
         return 0
 
 
+@pytest.fixture(params=["rounding", "truncating"])
+def product(request, emulated_cuda):
+    """The emulated device, whose tensor cores sum in one of two ways: call to configure the rest of it."""
+
+    def configure(**options):
+        emulated_cuda.configure(truncating=request.param == "truncating", **options)
+        return emulated_cuda
+
+    return configure
+
+
 def greedy(module, x, k, *, eager=1, first=None, candidates=None, labeled=()):
     """Run the backend; return indices, squared distances, distances computed, and what is left in mind."""
     eligible = torch.ones(len(x), dtype=torch.uint8)
@@ -62,7 +73,8 @@ def plain_fold(x, centers, mind, eligible):
 
 @pytest.mark.parametrize("name", POOLS)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_folding_by_tensor_cores_gives_the_bits_of_the_fixed_order(emulated_cuda, name, dtype):
+def test_folding_by_tensor_cores_gives_the_bits_of_the_fixed_order(product, name, dtype):
+    emulated_cuda = product()
     x = torch.from_numpy(POOLS[name])[:150].clamp(-6e4, 6e4).to(getattr(torch, dtype))
     centers = torch.cat([x[::2].float(), x[:60].float() + torch.randn(min(60, len(x)), x.shape[1])])
     eligible = (torch.arange(len(x)) % 7 != 3).to(torch.uint8)
@@ -76,8 +88,8 @@ def test_folding_by_tensor_cores_gives_the_bits_of_the_fixed_order(emulated_cuda
 @pytest.mark.parametrize(
     ("d", "shared_bytes"), [(1, 90_000), (300, 150_000), (300, 110_000), (300, 100_000), (300, 50_000)]
 )
-def test_every_height_of_the_product_gives_the_same_bits(emulated_cuda, d, shared_bytes):
-    emulated_cuda.configure(shared_bytes=shared_bytes, order=2)
+def test_every_height_of_the_product_gives_the_same_bits(product, d, shared_bytes):
+    emulated_cuda = product(shared_bytes=shared_bytes, order=2)
     x, centers = torch.randn(140, d), torch.randn(130, d)
     mind, eligible = torch.full((140,), torch.inf), torch.ones(140, dtype=torch.uint8)
     expected = plain_fold(x, centers, mind, eligible)
@@ -86,7 +98,8 @@ def test_every_height_of_the_product_gives_the_same_bits(emulated_cuda, d, share
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6, 1e17])
-def test_folding_holds_at_every_scale(emulated_cuda, scale):
+def test_folding_holds_at_every_scale(product, scale):
+    emulated_cuda = product()
     x = torch.randn(100, 48) * scale
     centers = x[:40] * (1 + 1e-3 * torch.randn(40, 48))
     mind, eligible = torch.full((100,), torch.inf), torch.ones(100, dtype=torch.uint8)
@@ -95,7 +108,8 @@ def test_folding_holds_at_every_scale(emulated_cuda, scale):
     assert torch.equal(mind, expected)
 
 
-def test_near_ties_are_decided_by_the_fixed_order(emulated_cuda):
+def test_near_ties_are_decided_by_the_fixed_order(product):
+    emulated_cuda = product()
     # All centers are at distance 1 within 1e-4, far below the rounding to bfloat16.
     x = torch.randn(120, 48) * 0.01
     directions = torch.nn.functional.normalize(torch.randn(130, 48), dim=1)
@@ -104,6 +118,20 @@ def test_near_ties_are_decided_by_the_fixed_order(emulated_cuda):
     centers[40:] *= 3
     mind, eligible = torch.full((120,), torch.inf), torch.ones(120, dtype=torch.uint8)
     expected = plain_fold(x, centers, mind, eligible)
+    EmulatedBackend(emulated_cuda).fold(x, centers, mind, eligible)
+    assert torch.equal(mind, expected)
+
+
+def test_the_error_of_the_sums_alone_rules_no_center_out(product):
+    # Numbers that bfloat16 holds, so that rounding them moves nothing; squared distances far below 2^-23 of the norms.
+    emulated_cuda = product()
+    x = torch.randn(120, 300).bfloat16().float()
+    x[:, 0] = 0
+    centers = x.clone()
+    centers[:, 0] = 2.0**-9 * (1 + torch.arange(120) % 2)
+    mind, eligible = torch.full((120,), 1e-4), torch.ones(120, dtype=torch.uint8)
+    expected = plain_fold(x, centers, mind, eligible)
+    assert (expected < mind).all()
     EmulatedBackend(emulated_cuda).fold(x, centers, mind, eligible)
     assert torch.equal(mind, expected)
 
@@ -128,8 +156,8 @@ def test_rows_that_take_no_part_may_hold_anything(emulated_cuda):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_rounds_make_the_picks_of_the_plain_loop_with_the_same_bits(emulated_cuda, device, dtype):
-    emulated_cuda.configure(**DEVICES[device])
+def test_rounds_make_the_picks_of_the_plain_loop_with_the_same_bits(product, device, dtype):
+    emulated_cuda = product(**DEVICES[device])
     x = (torch.from_numpy(integer_pool(n=500, d=40, seed=3)) + torch.randn(500, 40) / 64).to(getattr(torch, dtype))
     indices, squared, pairs, _ = greedy(emulated_cuda, x, 50, eager=100)
     assert pairs == sum(500 - i for i in range(1, 50))
@@ -223,6 +251,45 @@ def test_rows_past_the_queue_of_rounds_do_nothing(emulated_cuda):
         assert workspace[8:16].view(torch.int64).item() == 5
         after = [tensor.clone() for tensor in (mind, eligible, keys)]
     assert all(torch.equal(a, b) for a, b in zip(after, (mind, eligible, keys), strict=True))
+
+
+def test_rounds_that_find_no_eligible_row_end_in_an_error(emulated_cuda):
+    x = torch.randn(60, 8)
+    with pytest.raises(RuntimeError, match=r"made 5 of 9 picks .* \(5 rows were eligible\)"):
+        greedy(emulated_cuda, x, 9, candidates=[3, 14, 15, 26, 53])
+
+
+class Counted:
+    """The emulated kernels; counts the bytes of the workspaces that they are given."""
+
+    def __init__(self, module):
+        self._module = module
+        self.seen = {}
+
+    def __getattr__(self, name):
+        def call(*args, **options):
+            for value in args:
+                if isinstance(value, torch.Tensor) and value.dtype == torch.uint8 and len(value) > 10_000:
+                    self.seen[value.data_ptr()] = len(value)
+            return getattr(self._module, name)(*args, **options)
+
+        return call
+
+
+def test_blocks_share_one_workspace_of_the_stated_size(emulated_cuda):
+    module = Counted(emulated_cuda)
+    compute = EmulatedBackend(module, eager_picks=1)
+    x, centers = torch.randn(90, 70), torch.randn(20, 70)
+    for block in x.split(30):
+        compute.fold(block, centers, torch.full((30,), torch.inf), torch.ones(30, dtype=torch.uint8))
+    (folding,) = module.seen.values()
+    assert compute.workspace_bytes(x[:30]) == folding + 20
+    # 1024 centers of 128 padded columns in bfloat16, three bounds of each, and the row that is subtracted.
+    assert folding == 2048 * 128 + 3 * 4096 + 4 * 128
+    module.seen.clear()
+    compute.greedy(x, torch.full((90,), torch.inf), torch.ones(90, dtype=torch.uint8), 12, 0)
+    (rounds,) = module.seen.values()
+    assert compute.workspace_bytes(x, 12) == rounds + 12 * 20
 
 
 def test_a_workspace_that_is_too_small_is_refused(emulated_cuda):

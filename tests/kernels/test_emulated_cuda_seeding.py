@@ -157,8 +157,9 @@ def test_no_picks_need_no_device(sample):
 @pytest.mark.parametrize(
     ("c", "d", "shared_bytes"), [(10, 33, 232_448), (70, 130, 115_000), (70, 130, 90_000), (70, 130, 60_000)]
 )
-def test_distances_of_outer_products_are_those_of_explicit_rows(emulated_cuda, dtype, c, d, shared_bytes):
-    emulated_cuda.configure(shared_bytes=shared_bytes, order=2)
+@pytest.mark.parametrize("truncating", [False, True])
+def test_distances_of_outer_products_are_those_of_explicit_rows(emulated_cuda, dtype, c, d, shared_bytes, truncating):
+    emulated_cuda.configure(shared_bytes=shared_bytes, order=2, truncating=truncating)
     left = torch.randn(90, c).softmax(1).sub(torch.eye(c)[torch.arange(90) % c]).to(getattr(torch, dtype))
     right = (torch.randn(90, d) + 1).to(getattr(torch, dtype))
     left[::9], right[::9] = left[0].clone(), right[0].clone()  # equal rows
@@ -178,7 +179,9 @@ def test_distances_of_outer_products_are_those_of_explicit_rows(emulated_cuda, d
 
 
 @pytest.mark.parametrize(("left_scale", "right_scale"), [(1e-12, 1e12), (1e-25, 1e15), (1e6, 1e6), (1e-6, 1e-6)])
-def test_outer_products_hold_at_every_scale(emulated_cuda, left_scale, right_scale):
+@pytest.mark.parametrize("truncating", [False, True])
+def test_outer_products_hold_at_every_scale(emulated_cuda, left_scale, right_scale, truncating):
+    emulated_cuda.configure(truncating=truncating)
     left, right = torch.randn(70, 9) * left_scale, torch.randn(70, 21) * right_scale
     nearest, eligible = torch.full((70,), torch.inf), torch.ones(70, dtype=torch.uint8)
     _seeding_cuda.outer_fold((left, right), (left[:20], right[:20]), nearest, eligible, module=emulated_cuda, stream=0)
@@ -190,3 +193,17 @@ def test_factors_of_two_types_are_widened(sample):
     left, right = torch.randn(60, 4).half(), torch.randn(60, 6)
     mixed = sample(left, right, k=20)
     assert mixed[0].tolist() == sample(left.float(), right, k=20)[0].tolist()
+
+
+@pytest.mark.parametrize("types", [("float32", None), ("float16", "float16"), ("float16", "float32")])
+def test_workspace_bytes_covers_what_is_allocated(emulated_cuda, types):
+    n, d, e, k = 3000, 5, 7, 20
+    left = torch.randn(n, d).to(getattr(torch, types[0]))
+    right = None if types[1] is None else torch.randn(n, e).to(getattr(torch, types[1]))
+    stated = _seeding_cuda.workspace_bytes(left, right, k, module=emulated_cuda)
+    copies = 4 * n * d if types == ("float16", "float32") else 0
+    columns = 64 if right is None else 128  # padded
+    # Centers, their bounds, the mean; five numbers, a sum a group of rows and one a cluster: multiples of 256 bytes.
+    kernels = 2048 * columns + 3 * 4096 + 4 * columns + 3 * 256
+    assert stated == kernels + copies + 13 * n + 24 * k
+    assert _seeding_cuda.workspace_bytes(left, right, 0, module=emulated_cuda) == kernels + copies

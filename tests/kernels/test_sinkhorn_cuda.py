@@ -238,6 +238,36 @@ def test_equal_points_cost_nothing(solve):
     assert result.converged.all()
 
 
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize("scale", [1e-19, 1e-25, 1e-37])
+def test_differences_far_below_the_coordinates_are_no_zeros(solve, p, scale):
+    rng = np.random.default_rng(21)
+    x, y = points(rng, 12, 3) * scale, points(rng, 15, 3) * scale + scale
+    x[:, 0] = y[:, 0] = 1.0  # says nothing, and is larger by far
+    (pair,) = pairs = [(x, y, uniform(12), uniform(15))]
+    result = solve(pack(pairs), p=p)
+    cost = exact_scaled(pair, p, scale)
+    assert result.lower.item() <= cost <= result.value.item() * (1 + _sinkhorn_cuda.cost_error(3, p))
+    assert result.value.item() <= 1.5 * cost
+    assert result.converged.all()
+
+
+def exact_scaled(pair, p, scale):
+    """Exact, of numbers that POT's absolute tolerances suit; the first column is the same for all."""
+    x, y, a, b = pair
+    return exact((x.double()[:, 1:] / scale, y.double()[:, 1:] / scale, a, b), p) * scale**p
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_costs_that_underflow_beside_large_ones_stay_below_the_bound(solve, p):
+    # Half of the mass has nothing to pay but 1e-25, which is lost in float32 beside 1; the rest is further than that.
+    x = torch.tensor([[0.0], [1.0]])
+    y = torch.tensor([[1e-25], [1.0]])
+    pairs = [(x, y, uniform(2), uniform(2))]
+    result = solve(pack(pairs), p=p, epsilon=1e-7)
+    assert 0 <= result.lower.item() <= 0.5 * 1e-25**p <= result.value.item()
+
+
 def test_a_pair_of_single_points_is_their_distance(solve):
     x, y = torch.tensor([[0.0, 3.0]]), torch.tensor([[4.0, 0.0]])
     for p in (1, 2, 3):

@@ -25,9 +25,7 @@ OPTIONS = {
     # Python, numpy and torch keep memory to the end of the process on purpose.
     "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=99:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1:exitcode=99",
-    # As it ends, torch unlocks mutexes that are destroyed already.
-    "TSAN_OPTIONS": "exitcode=99:halt_on_error=1:die_after_fork=0:report_mutex_bugs=0"
-    f":suppressions={HERE / 'thread.supp'}",
+    "TSAN_OPTIONS": f"exitcode=99:halt_on_error=1:die_after_fork=0:suppressions={HERE / 'thread.supp'}",
 }
 
 

@@ -16,10 +16,17 @@ _MANY_CENTERS = 8
 _EAGER_PICKS = 32
 # Rounds queued before the host looks whether all picks are made. Those after the last pick cost microseconds.
 _ROUNDS = 4
+# A key, an index and a squared distance.
+_BYTES_PER_PICK = 8 + 8 + 4
 
 
 class CudaBackend:
-    """CUDA kernels on the current stream of the rows' device. Workspace: 8 k bytes, 2 KB a dimension, a few MB.
+    """CUDA kernels on the current stream of the rows' device.
+
+    Beside the minima and the mask of the eligible rows, which the caller allocates, they need `workspace_bytes`: 2 KB a
+    dimension (1024 centers rounded to bfloat16), 12 KB beside them, and for `greedy` 48 KB, 4 bytes for each of at most
+    32,768 rows of a round's set, and 20 bytes a pick. What folding needs is kept for the next block until `greedy`
+    begins. An object serves one call of `k_center`, on one stream.
 
     Parameters
     ----------
@@ -34,11 +41,28 @@ class CudaBackend:
     def __init__(self, module: ModuleType | None = None, eager_picks: int = _EAGER_PICKS) -> None:
         self._native = native() if module is None else module
         self._eager_picks = max(1, eager_picks)
+        self._folding: Tensor | None = None
 
     def _stream(self, tensor: Tensor) -> int:
         import torch
 
         return torch.cuda.current_stream(tensor.device).cuda_stream
+
+    def workspace_bytes(self, x: Tensor, k: int = 0) -> int:
+        """Return the bytes that folding into x and k picks from it allocate on the device, beside ``mind`` and
+        ``eligible``.
+
+        Parameters
+        ----------
+        x : Tensor
+            (n, d) on a CUDA device: the matrix or a block of it.
+        k : int
+            Picks that `greedy` will make; 0: only `fold` and `farthest` will be called.
+        """
+        folding = self._native.cuda_k_center_fold_workspace(x)
+        rounds = self._native.cuda_k_center_lazy_workspace(x) if k > self._eager_picks else 0
+        # Keys, and the indices and squared distances that they are decoded to; `farthest` decodes one.
+        return int(max(folding, rounds)) + _BYTES_PER_PICK * max(k, 1)
 
     def fold(self, block: Tensor, centers: Tensor, mind: Tensor, eligible: Tensor) -> None:
         import torch
@@ -48,8 +72,9 @@ class CudaBackend:
             self._native.cuda_k_center_fold(block, centers, mind, eligible, None, stream=stream)
             return
         size = self._native.cuda_k_center_fold_workspace(block)
-        workspace = torch.empty(size, dtype=torch.uint8, device=mind.device)
-        self._native.cuda_k_center_fold_many(block, centers, mind, eligible, workspace, stream=stream)
+        if self._folding is None or len(self._folding) < size:
+            self._folding = torch.empty(size, dtype=torch.uint8, device=mind.device)
+        self._native.cuda_k_center_fold_many(block, centers, mind, eligible, self._folding, stream=stream)
 
     def farthest(self, mind: Tensor, eligible: Tensor) -> tuple[int, float]:
         import torch
@@ -66,8 +91,16 @@ class CudaBackend:
     def greedy(
         self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
     ) -> tuple[Tensor, Tensor, int]:
-        """Make all picks; the host waits for the device once in four rounds."""
+        """Make all picks; the host waits for the device once in four rounds.
+
+        Raises
+        ------
+        RuntimeError
+            Rounds make no pick: fewer than k rows are eligible.
+        """
         import torch
+
+        self._folding = None
 
         stream = self._stream(x)
         keys = torch.zeros(k, dtype=torch.int64, device=x.device)
@@ -95,7 +128,13 @@ class CudaBackend:
                 self._native.cuda_k_center_lazy_rounds(
                     x, mind, eligible, keys, workspace, rounds=_ROUNDS, stream=stream
                 )
+                before = made
                 _, made, pairs = workspace[:24].view(torch.int64).tolist()
+                if made == before:  # every round makes a pick while there is a row to pick
+                    raise RuntimeError(
+                        f"k_center on CUDA made {made} of {k} picks and found no eligible row for more "
+                        f"({count} rows were eligible): ask for fewer"
+                    )
         indices = torch.empty(k, dtype=torch.int64, device=x.device)
         squared = torch.empty(k, dtype=torch.float32, device=x.device)
         self._native.cuda_k_center_decode(keys, indices, squared, stream=stream)

@@ -73,9 +73,9 @@ def sample(
 
     Notes
     -----
-    O(n (d + e)) for each batch of 64 picks at least; 5 bytes a row beside copies of ``nearest`` and ``eligible``,
-    2 KB a dimension. The host waits for the device once in 16 batches. Distances are computed in the fixed order of
-    `k_center` for rows, in float64 for outer products; sums in float64.
+    O(n (d + e)) for each batch of 64 picks at least. Allocates `workspace_bytes` on the device. The host waits for the
+    device once in 16 batches. Distances are computed in the fixed order of `k_center` for rows, in float64 for outer
+    products; sums in float64.
     """
     import torch
 
@@ -114,6 +114,30 @@ def sample(
         chosen = torch.randperm(len(left_over), generator=generator)[: k - made]
         indices[made:] = left_over[chosen.to(left_over.device)]
     return indices, nearest, trials, pairs
+
+
+def workspace_bytes(left: Tensor, right: Tensor | None, k: int, *, module: ModuleType | None = None) -> int:
+    """Return the bytes that `sample` allocates on the device at most; with k = 0, those of `outer_fold`.
+
+    For each row 5 bytes, copies of ``nearest`` and ``eligible``, and 8 for the list of the rows that are left where
+    those coincide with centers; for each pick 24, its key on its way to an index; 2 KB a dimension, 12 KB and 8 bytes
+    for each 1024 rows: the kernels' workspace; and float32 copies of both factors where their types differ.
+
+    Parameters
+    ----------
+    left, right, k, module
+        As for `sample`.
+    """
+    import torch
+
+    kernels = native() if module is None else module
+    copies = 0
+    if right is not None and left.dtype != right.dtype:
+        copies = sum(4 * factor.numel() for factor in (left, right) if factor.dtype != torch.float32)
+        one = torch.empty(1, dtype=torch.float32, device=left.device)  # the workspace depends on the shapes alone
+        left, right = one.expand(left.shape), one.expand(right.shape)
+    size = int(kernels.cuda_seeding_workspace(left, right)) + copies
+    return size + (13 * len(left) + 24 * k if k > 0 else 0)
 
 
 def outer_fold(

@@ -52,7 +52,8 @@ def sinkhorn(
     SinkhornResult
         On the device, queued on its current stream. ``lower <= exact <= value (1 + r)`` whether converged or not,
         with r = ``cost_error(d, p)`` from the float32 costs (already deducted from ``lower``).
-        Differences of coordinates below 1e-19 of the pair's largest coordinate count as zero.
+        Where the costs of a pair spread so far that small ones underflow, what they may have lost is added to
+        ``value`` and deducted from ``lower``.
 
     Raises
     ------

@@ -16,8 +16,6 @@
 #define __host__
 #define __forceinline__ inline
 #define __noinline__  // libstdc++ writes __attribute__((__noinline__))
-#define __constant__ static
-#define __restrict__
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 // A block runs on one OS thread, so what belongs to the block belongs to that thread.
@@ -25,15 +23,13 @@
 
 // ---- the runtime
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorLaunchFailure = 719 };
+enum cudaError_t { cudaSuccess = 0 };
 using cudaStream_t = struct EmulatedStream*;
 enum cudaDeviceAttr {
     cudaDevAttrMultiProcessorCount,
     cudaDevAttrMaxSharedMemoryPerBlockOptin,
     cudaDevAttrMaxSharedMemoryPerMultiprocessor,
-    cudaDevAttrComputeCapabilityMajor,
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 
 struct dim3 : cuda_emulation::Index3 {
     dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : cuda_emulation::Index3{x_, y_, z_} {}
@@ -51,16 +47,11 @@ inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     const auto& options = cuda_emulation::options();
     if (attribute == cudaDevAttrMultiProcessorCount) *value = options.multiprocessors;
-    else if (attribute == cudaDevAttrComputeCapabilityMajor) *value = 9;
     else *value = options.shared_bytes;
     return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
     std::memset(to, value, bytes);
-    return cudaSuccess;
-}
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-    std::memcpy(to, from, bytes);
     return cudaSuccess;
 }
 
@@ -109,81 +100,45 @@ T shuffle_xor(const char* file, int line, unsigned mask, T value, int flip, int 
     return exchange(file, line, mask, value, lane() ^ flip, width);
 }
 
-struct Add {
-    template <class T>
-    T operator()(T a, T b) const { return a + b; }
-};
-struct Min {
-    template <class T>
-    T operator()(T a, T b) const { return std::min(a, b); }
-};
-struct Max {
-    template <class T>
-    T operator()(T a, T b) const { return std::max(a, b); }
-};
-struct Or {
-    template <class T>
-    T operator()(T a, T b) const { return a | b; }
-};
-struct And {
-    template <class T>
-    T operator()(T a, T b) const { return a & b; }
-};
-template <class T, class Operation>
-void finish_reduction(void* const* payloads, unsigned mask) {
-    T total{};
-    bool first = true;
-    for (int lane = 0; lane < 32; ++lane) {
-        if ((mask >> lane & 1) == 0) continue;
-        const T value = *static_cast<T*>(payloads[lane]);
-        total = first ? value : Operation()(total, value);
-        first = false;
-    }
+inline void finish_ballot(void* const* payloads, unsigned mask) {
+    unsigned votes = 0;
     for (int lane = 0; lane < 32; ++lane)
-        if (mask >> lane & 1) *static_cast<T*>(payloads[lane]) = total;
-}
-template <class Operation, class T>
-T reduce(const char* file, int line, unsigned mask, T value) {
-    sync_warp(mask, &value, &finish_reduction<T, Operation>, file, line);
-    return value;
+        if (mask >> lane & 1) votes |= *static_cast<unsigned*>(payloads[lane]);
+    for (int lane = 0; lane < 32; ++lane)
+        if (mask >> lane & 1) *static_cast<unsigned*>(payloads[lane]) = votes;
 }
 inline unsigned ballot(const char* file, int line, unsigned mask, bool value) {
-    return reduce<Or>(file, line, mask, value ? 1u << lane() : 0u);
+    unsigned vote = value ? 1u << lane() : 0u;
+    sync_warp(mask, &vote, &finish_ballot, file, line);
+    return vote;
 }
 inline void finish_nothing(void* const*, unsigned) {}
 inline void converge(const char* file, int line, unsigned mask = 0xffffffffu) {
     sync_warp(mask, nullptr, &finish_nothing, file, line);
 }
-inline bool block_any(const char* file, int line, bool value, int kind) {
-    static thread_local int count;
+inline bool block_any(const char* file, int line, bool value) {
+    static thread_local bool any;
     sync_block(file, line);
-    count = 0;
+    any = false;
     sync_block(file, line);
-    count += value;
+    any = any || value;
     sync_block(file, line);
-    const int total = count, all = static_cast<int>(blockDim.x * blockDim.y * blockDim.z);
+    const bool result = any;
     sync_block(file, line);
-    return kind == 0 ? total > 0 : total == all;
+    return result;
 }
 
 }  // namespace cuda_emulation
 
 #define __syncthreads() ::cuda_emulation::sync_block(__FILE__, __LINE__)
-#define __syncthreads_or(value) ::cuda_emulation::block_any(__FILE__, __LINE__, (value) != 0, 0)
-#define __syncthreads_and(value) ::cuda_emulation::block_any(__FILE__, __LINE__, (value) != 0, 1)
+#define __syncthreads_or(value) ::cuda_emulation::block_any(__FILE__, __LINE__, (value) != 0)
 #define __syncwarp(...) ::cuda_emulation::converge(__FILE__, __LINE__ __VA_OPT__(, ) __VA_ARGS__)
 #define __shfl_sync(...) ::cuda_emulation::shuffle(__FILE__, __LINE__, __VA_ARGS__)
 #define __shfl_down_sync(...) ::cuda_emulation::shuffle_down(__FILE__, __LINE__, __VA_ARGS__)
 #define __shfl_up_sync(...) ::cuda_emulation::shuffle_up(__FILE__, __LINE__, __VA_ARGS__)
 #define __shfl_xor_sync(...) ::cuda_emulation::shuffle_xor(__FILE__, __LINE__, __VA_ARGS__)
 #define __ballot_sync(mask, value) ::cuda_emulation::ballot(__FILE__, __LINE__, mask, (value) != 0)
-#define __any_sync(mask, value) (::cuda_emulation::ballot(__FILE__, __LINE__, mask, (value) != 0) != 0)
 #define __all_sync(mask, value) (::cuda_emulation::ballot(__FILE__, __LINE__, mask, (value) == 0) == 0)
-#define __reduce_add_sync(mask, value) ::cuda_emulation::reduce<::cuda_emulation::Add>(__FILE__, __LINE__, mask, value)
-#define __reduce_min_sync(mask, value) ::cuda_emulation::reduce<::cuda_emulation::Min>(__FILE__, __LINE__, mask, value)
-#define __reduce_max_sync(mask, value) ::cuda_emulation::reduce<::cuda_emulation::Max>(__FILE__, __LINE__, mask, value)
-#define __reduce_or_sync(mask, value) ::cuda_emulation::reduce<::cuda_emulation::Or>(__FILE__, __LINE__, mask, value)
-#define __reduce_and_sync(mask, value) ::cuda_emulation::reduce<::cuda_emulation::And>(__FILE__, __LINE__, mask, value)
 
 // ---- atomics: one thread runs at a time
 
@@ -193,16 +148,6 @@ template <class T>
 T atomicMax(T* at, T value) { const T old = *at; *at = std::max(old, value); return old; }
 template <class T>
 T atomicMin(T* at, T value) { const T old = *at; *at = std::min(old, value); return old; }
-template <class T>
-T atomicOr(T* at, T value) { const T old = *at; *at = old | value; return old; }
-template <class T>
-T atomicAnd(T* at, T value) { const T old = *at; *at = old & value; return old; }
-template <class T>
-T atomicExch(T* at, T value) { const T old = *at; *at = value; return old; }
-template <class T>
-T atomicCAS(T* at, T compare, T value) { const T old = *at; if (old == compare) *at = value; return old; }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 // ---- arithmetic; built with -ffp-contract=off, so that nothing is fused but what says so
 
@@ -219,53 +164,18 @@ inline uint32_t __float_as_uint(float value) { return emulated_bits<uint32_t>(va
 inline int __float_as_int(float value) { return emulated_bits<int>(value); }
 inline float __uint_as_float(uint32_t value) { return emulated_bits<float>(value); }
 inline float __int_as_float(int value) { return emulated_bits<float>(value); }
-inline long long __double_as_longlong(double value) { return emulated_bits<long long>(value); }
-inline double __longlong_as_double(long long value) { return emulated_bits<double>(value); }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline double __dadd_rn(double a, double b) { return a + b; }
-inline double __dsub_rn(double a, double b) { return a - b; }
-inline double __dmul_rn(double a, double b) { return a * b; }
-inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
-// Towards an infinity: one ulp further than the nearest, which is an upper (lower) bound all the same.
-inline float emulated_up(float value) { return std::nextafterf(value, INFINITY); }
-inline float emulated_down(float value) { return std::nextafterf(value, -INFINITY); }
-inline float __fadd_ru(float a, float b) { return emulated_up(a + b); }
-inline float __fadd_rd(float a, float b) { return emulated_down(a + b); }
-inline float __fsub_ru(float a, float b) { return emulated_up(a - b); }
-inline float __fsub_rd(float a, float b) { return emulated_down(a - b); }
-inline float __fmul_ru(float a, float b) { return emulated_up(a * b); }
-inline float __fmul_rd(float a, float b) { return emulated_down(a * b); }
-inline float __fsqrt_ru(float a) { return emulated_up(std::sqrt(a)); }
-inline float __fsqrt_rd(float a) { return std::max(0.0f, emulated_down(std::sqrt(a))); }
-inline float __double2float_ru(double a) { return emulated_up(static_cast<float>(a)); }
-inline float __double2float_rd(double a) { return emulated_down(static_cast<float>(a)); }
-inline float __expf(float a) { return std::exp(a); }
-inline float __logf(float a) { return std::log(a); }
-inline float __log2f(float a) { return std::log2(a); }
-inline float exp2f(float a, int) { return std::exp2(a); }
-inline float rsqrtf(float a) { return 1.0f / std::sqrt(a); }
-inline double rsqrt(double a) { return 1.0 / std::sqrt(a); }
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __ffs(int value) { return __builtin_ffs(value); }
-inline int __clz(int value) { return value == 0 ? 32 : __builtin_clz(static_cast<unsigned>(value)); }
-template <class T>
-T __ldg(const T* at) { return *at; }
 template <class T>
 T __ldcg(const T* at) { return *at; }
-template <class T>
-void __stcg(T* at, T value) { *at = value; }
 
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
-struct alignas(16) int4 { int x, y, z, w; };
-struct alignas(16) double2 { double x, y; };
 inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }

@@ -26,6 +26,7 @@ struct Options {
     int blocks_per_multiprocessor = 1;
     int shared_bytes = 232448;  // opt-in limit per block
     int order = 0;              // of fibers and blocks: 0 ascending, 1 descending, else the seed of a shuffle
+    bool truncating = false;    // how tensor cores sum: see emulated_mma.hpp
 };
 Options& options();
 

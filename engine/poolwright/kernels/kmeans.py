@@ -252,7 +252,7 @@ def _initial(init: Any, matrix: Matrix, k: int, usable: Tensor, generator: torch
         raise ValueError("init holds NaN or infinity: drop or fill it")
     if start.numel() and not float(start.abs().max()) < largest_value(matrix.d):
         raise ValueError(
-            f"init holds values above {largest_value(matrix.d):.2g}, whose squared distances overflow: rescale init and x"
+            f"init holds values above {largest_value(matrix.d):.2g}, whose squared distances overflow: rescale them"
         )
     return start
 

@@ -21,6 +21,8 @@ _RESEEDINGS = 3
 _ORIGIN_ROWS = 1024
 # Rows that come and go leave rounding errors of 2^-53 of the largest sum ever; float32 centroids have 24 bits.
 _CANCELLED = 2.0**24
+# To add and subtract more than a third of the rows takes longer than to sum all of them.
+_MOVED_FEW = 1 / 3
 
 
 class Search(Protocol):
@@ -194,6 +196,7 @@ class State(NamedTuple):
     mass: Tensor  # (k,) float64: the weight of the members
     counts: Tensor  # (k,) int64
     inertia: float
+    moved: int  # labels that changed; n at first
 
 
 class Lloyd:
@@ -234,21 +237,28 @@ class Lloyd:
     def assign(self, centroids: Tensor, before: State | None = None) -> State:
         """Find the nearest centroid of every point.
 
-        Given the state before, of as many centroids, only points that change their cluster are summed again.
+        Given the state before, of as many centroids and after few changes, only points that change their cluster are
+        summed again.
         """
         k, d, device = len(centroids), self._matrix.d, self._matrix.device
         labels = torch.empty(self._matrix.n, dtype=torch.int32, device=device)
         squared = torch.empty(self._matrix.n, dtype=torch.float32, device=device)
-        sums = torch.zeros((k, d), dtype=torch.float64, device=device) if before is None else before.sums.clone()
-        largest = torch.zeros(k, dtype=torch.float64, device=device) if before is None else before.largest.clone()
-        inertia = 0.0
+        if before is not None and before.moved <= _MOVED_FEW * len(labels):
+            sums, largest, afresh = before.sums.clone(), before.largest.clone(), False
+        else:
+            sums = torch.zeros((k, d), dtype=torch.float64, device=device)
+            largest, afresh = torch.zeros(k, dtype=torch.float64, device=device), True
+        inertia, changed = 0.0, 0 if before is not None else len(labels)
         for at, block in self._searchable():
             found, squared[at] = self._search(block, centroids)
             labels[at] = found.to(torch.int32)
-            if before is None:
+            if afresh:
                 self._add(sums, largest, block, at.start, labels[at])
-            else:
-                moved = labels[at] != before.labels[at]
+            if before is None:
+                continue
+            moved = labels[at] != before.labels[at]
+            changed += int(torch.count_nonzero(moved))
+            if not afresh:
                 self._add(sums, largest, block, at.start, labels[at], moved)
                 self._add(sums, largest, block, at.start, before.labels[at], moved, sign=-1)
         for at in self._spans():
@@ -257,12 +267,13 @@ class Lloyd:
         del squared
         counts = torch.bincount(labels, minlength=k)
         mass = counts.double() if self._mass is None else torch.bincount(labels, self._mass, minlength=k)
-        cancelled = (largest > _CANCELLED * sums.abs().amax(dim=1)) & (mass > 0) if before is not None and d else None
-        if cancelled is not None and cancelled.any():
-            sums[cancelled] = largest[cancelled] = 0
-            for at, block in self._searchable():
-                self._add(sums, largest, block, at.start, labels[at], cancelled[labels[at]])
-        return State(centroids, labels, sums, largest, mass, counts, inertia)
+        if not afresh and d:
+            cancelled = (largest > _CANCELLED * sums.abs().amax(dim=1)) & (mass > 0)
+            if cancelled.any():
+                sums[cancelled] = largest[cancelled] = 0
+                for at, block in self._searchable():
+                    self._add(sums, largest, block, at.start, labels[at], cancelled[labels[at]])
+        return State(centroids, labels, sums, largest, mass, counts, inertia, changed)
 
     def _searchable(self) -> Iterator[tuple[slice, Tensor]]:
         dense = self._matrix.dense

@@ -149,7 +149,7 @@ def _kmeans(
     from poolwright.kernels import _lloyd
 
     k, iterations = operator.index(k), operator.index(iterations)
-    shape = getattr(x, "shape", ())
+    shape: tuple[int, ...] = tuple(getattr(x, "shape", ()))
     if len(shape) == 2:  # others are refused below
         _check_numbers(k, iterations, subsample, tolerance, shape[0])
     matrix, spare = open_matrix(

@@ -203,7 +203,10 @@ class Cycle:
         )
 
     def rows(self, what: str, ids: Tensor | None = None) -> Rows:
-        """Return a matrix that is read in blocks and never copied whole.
+        """Return a matrix that is read in blocks.
+
+        What was given and what lies on disk is not copied. Outputs of the learner for ``ids`` other than the default
+        are computed for this call, and lie in memory or, beyond the memory limit, on disk.
 
         Parameters
         ----------

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError
+from .kernels._matrix import as_tensor
 
 _UNITS = {"": 1, "b": 1} | {
     f"{prefix}{suffix}": base**power
@@ -67,7 +68,7 @@ class Rows:
     """
 
     def __init__(self, source: Any, index: Tensor | None = None, *, memory_limit: int | None = None) -> None:
-        if not isinstance(source, (np.ndarray, Tensor)):
+        if not isinstance(source, (np.ndarray, Tensor, _Stack)):
             raise TypeError(f"Rows reads numpy arrays and torch tensors, not {type(source).__name__}")
         if source.ndim < 2:
             raise ValueError(f"Rows needs a matrix, not an array of shape {tuple(source.shape)}")
@@ -76,7 +77,7 @@ class Rows:
         self.memory_limit = default_memory_limit() if memory_limit is None else memory_limit
         n = len(source) if index is None else len(index)
         self.shape: tuple[int, ...] = (n, *source.shape[1:])
-        self.dtype: torch.dtype = source.dtype if isinstance(source, Tensor) else _tensor(source[:0]).dtype
+        self.dtype: torch.dtype = as_tensor(source[:0]).dtype if isinstance(source, np.ndarray) else source.dtype
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -87,7 +88,9 @@ class Rows:
             rows = self._index[rows]
         if isinstance(self._source, Tensor):
             return self._source[rows if isinstance(rows, slice) else rows.to(self._source.device)]
-        return _tensor(self._source[rows if isinstance(rows, slice) else rows.numpy()])
+        if isinstance(self._source, _Stack):
+            return self._source[rows]
+        return as_tensor(self._source[rows if isinstance(rows, slice) else rows.numpy()])
 
     @property
     def nbytes(self) -> int:
@@ -114,29 +117,31 @@ class Rows:
     @staticmethod
     def concat(*parts: Rows) -> Rows:
         """Return the rows of ``parts``, which are alike in all but their number, one after the other, uncopied."""
-        return _Concatenated(parts)
+        return parts[0] if len(parts) == 1 else Rows(_Stack(parts), memory_limit=parts[0].memory_limit)
 
     def __repr__(self) -> str:
         return f"Rows(shape={self.shape}, dtype={self.dtype})"
 
 
-class _Concatenated(Rows):
-    """Rows of several sources."""
+class _Stack:
+    """Matrices one below the other, to be read by slices and row numbers as one."""
 
     def __init__(self, parts: Sequence[Rows]) -> None:
         if not parts or any((part.shape[1:], part.dtype) != (parts[0].shape[1:], parts[0].dtype) for part in parts):
             raise ValueError(f"only rows of one shape and type can be concatenated, not {list(parts)}")
         self._parts = parts
         self._starts = [0, *accumulate(len(part) for part in parts)]
-        self.memory_limit = parts[0].memory_limit
         self.shape, self.dtype = (self._starts[-1], *parts[0].shape[1:]), parts[0].dtype
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
 
     def __getitem__(self, rows: slice | Tensor) -> Tensor:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
-                spans = zip(self._starts, self._parts, strict=False)
-                return torch.cat([part[max(0, start - at) : max(0, stop - at)] for at, part in spans])
+                return self._between(start, stop)
             rows = torch.arange(start, stop, step)
         owner = torch.searchsorted(torch.tensor(self._starts[1:]), rows, right=True)
         pieces = [part[rows[owner == i] - self._starts[i]] for i, part in enumerate(self._parts)]
@@ -145,25 +150,10 @@ class _Concatenated(Rows):
         found = torch.cat(pieces)
         return torch.empty_like(found).index_copy_(0, order.to(found.device), found)
 
-    def take(self, ids: Tensor) -> Rows:
-        return _Taken(self, ids)
-
-
-class _Taken(_Concatenated):
-    """Some rows of a concatenation."""
-
-    def __init__(self, base: Rows, ids: Tensor) -> None:
-        self._base, self._ids = base, ids
-        self.memory_limit = base.memory_limit
-        self.shape, self.dtype = (len(ids), *base.shape[1:]), base.dtype
-
-    def __getitem__(self, rows: slice | Tensor) -> Tensor:
-        return self._base[self._ids[rows]]
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """Share ``array`` with torch; a read-only, byte-swapped or reversed one is copied first."""
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    shared = array.flags.writeable and min(array.strides, default=0) >= 0
-    return torch.from_numpy(array if shared else array.copy())
+    def _between(self, start: int, stop: int) -> Tensor:
+        spans = zip(self._starts, self._parts, strict=False)
+        wanted = [(part, max(0, start - at), min(len(part), stop - at)) for at, part in spans]
+        pieces = [part[first:last] for part, first, last in wanted if first < last]
+        if len(pieces) == 1:
+            return pieces[0]
+        return torch.cat(pieces) if pieces else self._parts[0][:0]

@@ -16,6 +16,7 @@ from .dataset import Dataset, TensorSplit, check_finite
 from .errors import ConfigError
 from .events import Listener, ignore
 from .hookspecs import LEARNER_NEEDS
+from .kernels._matrix import as_tensor
 from .pool import as_ids
 from .rows import Rows
 from .session import Session
@@ -148,7 +149,7 @@ def _needs(part: Part, catalog: Catalog) -> frozenset[str]:
 
 
 def _matrix(array: Any, what: str, rows: int | None = None) -> Tensor:
-    tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(_shareable(np.asarray(array)))
+    tensor = array.detach() if isinstance(array, Tensor) else as_tensor(np.asarray(array))
     if tensor.ndim != 2 or not (tensor.is_floating_point() or tensor.dtype == torch.uint8):
         raise ConfigError(f"{what} must be a floating point matrix (n, d), not {tensor.dtype} {tuple(tensor.shape)}")
     if rows is not None and len(tensor) != rows:
@@ -156,13 +157,6 @@ def _matrix(array: Any, what: str, rows: int | None = None) -> Tensor:
     tensor = tensor.float()
     check_finite(tensor, what)
     return tensor
-
-
-def _shareable(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the array itself, wherever it lies, if torch can read it there, else a copy."""
-    return (
-        array if array.flags.writeable and array.dtype.isnative and min(array.strides, default=0) >= 0 else array.copy()
-    )
 
 
 def _probabilities(p: Tensor) -> Tensor:

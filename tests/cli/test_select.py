@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +10,8 @@ import pytest
 import torch
 
 import poolwright as pw
+
+from ..kernels import memory
 
 
 @pytest.fixture
@@ -149,32 +150,27 @@ def test_a_file_that_is_read_is_not_overwritten(poolwright, matrix):
     assert np.array_equal(np.load(path), x)
 
 
-MEMORY = """
-import sys, threading, time
-import numpy as np, torch
+def test_arrays_that_torch_cannot_share_are_read_too(matrix):
+    _, x = matrix
+    records = np.zeros(len(x), dtype=[("x", np.float32, x.shape[1]), ("flag", np.int8)])
+    records["x"] = x
+    expected = pw.select(x, 4, labeled=[0]).tolist()
+    for form in (records["x"], x.astype(">f4"), x[::-1].copy()[::-1]):
+        assert pw.select(form, 4, labeled=[0]).tolist() == expected
+
+
+SELECT = """
+import sys
+from pathlib import Path
 import poolwright
 from poolwright import files
 torch.set_num_threads(1)
-from pathlib import Path
-def anonymous():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
 for strategy in ("coreset", "kmeans"):  # what the first call imports and allocates is not of the data
     poolwright.select(np.ones((50, 4), np.float32), 2, strategy)
-before, peak, going = anonymous(), 0, True
-def watch():
-    global peak
-    while going:
-        peak = max(peak, anonymous())
-        time.sleep(0.002)
-thread = threading.Thread(target=watch)
-thread.start()
-x = files.read_matrix(Path(sys.argv[1]))
-try:
+with Peak() as peak:
+    x = files.read_matrix(Path(sys.argv[1]))
     ids = poolwright.select(x, 3, sys.argv[2], labeled=[0, 5], memory_limit=x.nbytes // 2, seed=1)
-finally:
-    going = False
-    thread.join()
-print((peak - before) / x.nbytes, *ids)
+print(peak.bytes / x.nbytes, *ids)
 """
 
 
@@ -183,10 +179,7 @@ print((peak - before) / x.nbytes, *ids)
 def test_a_file_twice_as_large_as_the_memory_limit_is_selected_from_within_it(strategy, tmp_path):
     x = np.random.default_rng(0).standard_normal((100_000, 400), dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "x.npy"), strategy]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    used, *ids = done.stdout.split()
+    used, *ids = memory.run(SELECT, str(tmp_path / "x.npy"), strategy).split()
     assert float(used) < 0.5
     assert [int(i) for i in ids] == pw.select(
         x, 3, strategy, labeled=[0, 5], memory_limit=4 * x.nbytes, seed=1

@@ -12,6 +12,22 @@ from poolwright.rows import default_memory_limit, parse_size
 MATRIX = np.arange(60, dtype=np.float32).reshape(20, 3)
 
 
+def packed(matrix):
+    """Return the matrix as a field of records of an odd size."""
+    records = np.zeros(len(matrix), dtype=[("x", np.float32, matrix.shape[1]), ("flag", np.int8)])
+    records["x"] = matrix
+    return records["x"]
+
+
+def unaligned(matrix):
+    """Return the matrix one byte off."""
+    buffer = np.zeros(matrix.nbytes + 1, np.uint8)
+    view = buffer[1:].view(np.float32).reshape(matrix.shape)
+    view[:] = matrix
+    assert not view.flags.aligned
+    return view
+
+
 def sources(folder):
     """Return the same matrix in every form it may come in."""
     path = folder / "x.npy"
@@ -27,10 +43,22 @@ def sources(folder):
         "read-only": read_only,
         "Fortran order": np.asfortranarray(MATRIX),
         "reversed": MATRIX[::-1].copy()[::-1],
+        "packed records": packed(MATRIX),
+        "unaligned": unaligned(MATRIX),
     }
 
 
-FORMS = ["array", "tensor", "memmap", "big-endian", "read-only", "Fortran order", "reversed"]
+FORMS = [
+    "array",
+    "tensor",
+    "memmap",
+    "big-endian",
+    "read-only",
+    "Fortran order",
+    "reversed",
+    "packed records",
+    "unaligned",
+]
 
 
 @pytest.mark.filterwarnings("error")
@@ -130,5 +158,10 @@ def test_concatenated_rows_are_read_like_one_matrix(tmp_path):
     assert torch.equal(rows[ids], whole[ids])
     assert torch.equal(rows.take(ids)[torch.tensor([1, 0])], whole[[0, 26]])
     assert torch.equal(torch.cat([block for _, block in rows.blocks()]), whole)
+    tail = Rows.concat(Rows(MATRIX[:3]), Rows(MATRIX))[5:9]
+    assert np.shares_memory(tail.numpy(), MATRIX), "what lies in one part is not copied"
+    assert Rows.concat(parts[0]) is parts[0]
+    with pytest.raises(ValueError, match="one shape and type"):
+        Rows.concat()
     with pytest.raises(ValueError, match="one shape and type"):
         Rows.concat(Rows(MATRIX), Rows(MATRIX[:, :2]))

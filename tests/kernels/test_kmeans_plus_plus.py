@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +11,14 @@ import torch
 from scipy import stats
 
 from poolwright import kernels
-from poolwright.kernels import Outer, kmeans_plus_plus, reference
+from poolwright.kernels import Outer, _seeding, kmeans_plus_plus, reference
 
+from . import memory
 from .conftest import COMPUTES, select_level
 from .pools import adversarial_pools
 
 RNG = np.random.default_rng(3)
+linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 LEFT, RIGHT = (RNG.standard_normal((90, d)).astype(np.float32) for d in (7, 21))
 
 
@@ -227,6 +228,9 @@ def test_points_at_distance_zero_are_drawn_uniformly(seeding):
         (LEFT, 1, {"first": 90}, ValueError, "no eligible row"),
         (LEFT, 1, {"seed": 0.5}, TypeError, "integer"),
         (LEFT, 1, {"memory_limit": 100}, ValueError, "too little"),
+        (LEFT, 1, {"memory_limit": "1GB"}, TypeError, "memory_limit must be an integer"),
+        (Outer(LEFT, RIGHT), 1, {"memory_limit": 90 * 16 + 32 * 7}, ValueError, "memory_limit = 1664 .* at least 2112"),
+        (Outer(LEFT * 1e25, RIGHT * 1e-25), 1, {}, ValueError, "rows of left with values above"),
         (Outer(LEFT, RIGHT[:5]), 1, {}, ValueError, "left has 90 rows and right has 5"),
         (Outer(LEFT, RIGHT[0]), 1, {}, ValueError, "right must be a matrix"),
         (Outer(LEFT, RIGHT.astype(int)), 1, {}, TypeError, "right must be float32"),
@@ -244,34 +248,48 @@ def test_an_unknown_backend_is_refused():
         kmeans_plus_plus(LEFT, 1, backend="opencl")
 
 
-MEMORY = """
-import numpy as np, sys, torch
-from poolwright import kernels
-torch.set_num_threads(1)
+SEEDING = """
+import sys
+kernels.kmeans_plus_plus(warm, 5)
+kernels.kmeans_plus_plus(kernels.Outer(warm, warm), 5)
 x = np.load(sys.argv[1], mmap_mode="r")
-small = np.ones((100, 8), np.float32)
-kernels.kmeans_plus_plus(small, 5), kernels.kmeans_plus_plus(kernels.Outer(small, small), 5)
-def anonymous():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) * 1024
-import threading, time
-before, peak, going = anonymous(), 0, True
-def watch():
-    global peak
-    while going:
-        peak = max(peak, anonymous())
-        time.sleep(0.002)
-thread = threading.Thread(target=watch); thread.start()
 given = kernels.Outer(x[:, :64], x) if sys.argv[2] == "outer" else x
-kernels.kmeans_plus_plus(given, 8)
-going = False; thread.join()
-print((peak - before) / x.nbytes)
+with Peak() as peak:
+    kernels.kmeans_plus_plus(given, 8)
+print(peak.bytes / x.nbytes)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@linux
 @pytest.mark.parametrize("form", ["rows", "outer"])
 def test_adds_at_most_15_percent_of_the_input_in_anonymous_memory(form, native, tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((100_000, 512), dtype=np.float32))
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "x.npy"), form]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert 0 <= float(done.stdout) < 0.15
+    assert 0 <= float(memory.run(SEEDING, str(tmp_path / "x.npy"), form)) < 0.15
+
+
+UNIFORM = """
+import sys
+kernels.kmeans_plus_plus(warm, 5)
+x = np.ones((6_000_000, 1), np.float32)
+x[1] = 0
+with Peak() as peak:
+    kernels.kmeans_plus_plus(x, int(sys.argv[1]))
+print(peak.bytes / len(x))
+"""
+
+
+@linux
+@pytest.mark.parametrize(("k", "most"), [(2, 13), (3, 18)])
+def test_a_row_takes_16_bytes(k, most, native):
+    # The first pick is uniform, and so is what is left after two distinct points: that takes 8 bytes more.
+    assert float(memory.run(UNIFORM, str(k))) <= most
+
+
+def test_uniform_draws_reach_every_chunk(monkeypatch):
+    monkeypatch.setattr(_seeding, "_CHUNK", 64)
+    x, counts = np.zeros((200, 2), np.float32), np.zeros(200)
+    candidates = np.arange(0, 200, 2)
+    for seed in range(300):
+        counts[kmeans_plus_plus(x, 4, seed=seed, candidates=candidates).indices] += 1
+    assert not counts[1::2].any()
+    assert stats.chisquare(counts[::2]).pvalue > 1e-3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -84,6 +85,13 @@ class _Source(NamedTuple):
     read: Callable[[Any], Tensor]
 
 
+def _bytes(memory_limit: Any) -> int:
+    try:
+        return operator.index(memory_limit)
+    except TypeError:
+        raise TypeError(f"memory_limit must be an integer, a number of bytes, not {memory_limit!r}") from None
+
+
 def default_memory_limit(device: torch.device) -> int:
     """Return a quarter of the memory of the machine, or of the CUDA device, in bytes."""
     if device.type == "cuda":
@@ -94,7 +102,14 @@ def default_memory_limit(device: torch.device) -> int:
 
 
 def open_matrix(
-    x: Any, *, unit_rows: bool, memory_limit: int | None, workspace: int, name: str = "x"
+    x: Any,
+    *,
+    unit_rows: bool,
+    memory_limit: int | None,
+    workspace: int,
+    name: str = "x",
+    reserved: int = 0,
+    columns: int = 0,
 ) -> tuple[Matrix, int]:
     """Read x in place where possible, from a float32 copy where that fits, else in blocks.
 
@@ -112,6 +127,10 @@ def open_matrix(
         Bytes per row that the caller itself will allocate.
     name : str
         What messages call x.
+    reserved : int
+        Bytes of the limit that are in use already.
+    columns : int
+        Bytes per column that the caller itself will allocate.
 
     Returns
     -------
@@ -122,10 +141,11 @@ def open_matrix(
     Raises
     ------
     TypeError, ValueError
-        x is no matrix of floating numbers, or the limit is below the workspace and one row.
+        x is no matrix of floating numbers, or the limit is no integer, or below the workspace and one row.
     """
     import torch
 
+    limit = None if memory_limit is None else _bytes(memory_limit)
     source = _source(x, name)
     if len(source.shape) != 2:
         hint = f"; a vector of n numbers is {name}[:, None]" if len(source.shape) == 1 else ""
@@ -136,12 +156,14 @@ def open_matrix(
             f"{name} must be float32, float16, bfloat16 or float64, not {found}: convert it to float32 first"
         )
     n, d = source.shape
-    limit = default_memory_limit(source.device) if memory_limit is None else memory_limit
+    if limit is None:
+        limit = default_memory_limit(source.device)
     # A block may exist four times: as it is read, in float32, in float64 for the norms, and as differences.
     row_bytes = 4 * 8 * max(d, 1)
-    spare = limit - n * workspace
+    taken = reserved + n * workspace + d * columns
+    spare = limit - taken
     if n and spare < row_bytes:
-        need = n * workspace + row_bytes
+        need = taken + row_bytes
         raise ValueError(f"memory_limit = {limit} bytes is too little for {n} x {d}: at least {need} are needed")
     block_rows = max(1, min(_BLOCK_BYTES, spare // 2) // row_bytes)
 
@@ -153,9 +175,13 @@ def open_matrix(
             return block
         if not unit_rows:
             return block.to(torch.float32)
-        norms = torch.linalg.vector_norm(block, dim=1, keepdim=True, dtype=torch.float64)
-        # Divided in float64 and rounded once: the same bits whatever the block.
-        return torch.where(norms > 0, block / norms, block.to(torch.float64)).to(torch.float32)
+        wide = block.to(torch.float64)
+        # By the largest value first, since squares of 1e200 overflow float64 too. Divided in float64 and rounded
+        # once: the same bits whatever the block.
+        largest = torch.linalg.vector_norm(wide, ord=torch.inf, dim=1, keepdim=True)
+        wide = wide / torch.where(largest > 0, largest, 1.0)
+        norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        return (wide / torch.where(norms > 0, norms, 1.0)).to(torch.float32)
 
     matrix = Matrix(n, d, source.device, source.numpy, read, block_rows)
     if source.tensor is not None and not convert:
@@ -194,16 +220,34 @@ def _source(x: Any, name: str) -> _Source:
             "convert it to float32 first"
         )
     dtype, cpu = dtypes[array.dtype.name], torch.device("cpu")
-    if array.dtype.isnative and all(step >= 0 and step % array.itemsize == 0 for step in array.strides):
+    if torch_reads(array):
         shared = _share(array)
         return _Source(array.shape, dtype, cpu, True, shared, shared.__getitem__)
 
     def read(rows: Any) -> Tensor:
-        # torch knows no foreign byte order, negative strides or packed records: this block is copied.
         part = array[rows if isinstance(rows, slice) else rows.numpy()]
         return torch.from_numpy(np.array(part, dtype=part.dtype.newbyteorder("="), order="C"))
 
     return _Source(array.shape, dtype, cpu, True, None, read)
+
+
+def torch_reads(array: Any) -> bool:
+    """Say whether torch can share the memory of a numpy array: it knows no foreign byte order, negative strides,
+    packed records or unaligned numbers."""
+    flags, size = array.flags, array.itemsize
+    return bool(
+        array.dtype.isnative and flags.aligned and all(step >= 0 and step % size == 0 for step in array.strides)
+    )
+
+
+def as_tensor(array: Any) -> Tensor:
+    """Return a numpy array as a tensor that shares its memory, or a copy where it is read-only or torch cannot."""
+    import numpy as np
+    import torch
+
+    if array.flags.writeable and torch_reads(array):
+        return torch.from_numpy(array)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
 class _Writable:
@@ -221,6 +265,14 @@ def _share(array: Any) -> Tensor:
     import torch
 
     return torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
+
+
+def largest_value(d: int) -> float:
+    """Return what the values of d columns must stay below for their squared distances to fit in float32."""
+    import torch
+
+    # Differences are up to twice the largest value, and d squares of them are summed.
+    return float((torch.finfo(torch.float32).max / (4 * max(1, d))) ** 0.5)
 
 
 def check_finite(matrix: Matrix, taking_part: Tensor, name: str = "x") -> None:
@@ -248,8 +300,7 @@ def check_finite(matrix: Matrix, taking_part: Tensor, name: str = "x") -> None:
 
     if matrix.n == 0 or matrix.d == 0:
         return
-    # Differences are up to twice the largest value, and d squares of them are summed.
-    largest = (torch.finfo(torch.float32).max / (4 * matrix.d)) ** 0.5
+    largest = largest_value(matrix.d)
     # min and max carry NaN along, and need no temporary.
     if all(max(abs(float(v)) for v in torch.aminmax(block)) < largest for _, block in matrix.blocks()):
         return

@@ -144,10 +144,18 @@ class Sampler:
 
     def uniform(self, count: int) -> list[int]:
         """Return ``count`` eligible rows, each as likely, in random order."""
-        left = torch.nonzero(self._eligible.cpu()).flatten()
         if count == 1:
-            return [int(left[torch.randint(len(left), (1,), generator=self._generator)])]
-        chosen: list[int] = left[torch.randperm(len(left), generator=self._generator)[:count]].tolist()
+            ranks = torch.randint(self._count, (1,), generator=self._generator)
+        else:
+            ranks = torch.randperm(self._count, generator=self._generator)[:count]
+        ordered, order = ranks.sort()
+        rows, passed = torch.empty_like(ordered), 0
+        for start in range(0, self._points.n, _CHUNK):  # the row numbers of a whole pool are large
+            here = torch.nonzero(self._eligible[start : start + _CHUNK].cpu()).flatten()
+            first, last = torch.searchsorted(ordered, torch.tensor([passed, passed + len(here)])).tolist()
+            rows[order[first:last]] = start + here[ordered[first:last] - passed]
+            passed += len(here)
+        chosen: list[int] = rows.tolist()
         return chosen
 
     def pick(self, row: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
 from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend
-from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
+from poolwright.kernels._matrix import Matrix, check_finite, default_memory_limit, open_matrix
 from poolwright.kernels._native_build import serial_after_fork
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ def kmeans_plus_plus(
     -------
     KMeansPlusPlusResult
         ``indices``, ``potential``, ``trials``, ``distances_evaluated``. Where every remaining D^2 is 0, the
-        rest is drawn uniformly. The same seed and backend give the same picks for any number of threads and
-        any memory limit; native ones for any CPU level too.
+        rest is drawn uniformly. The same seed gives the same picks again; native ones for any number of
+        threads, memory limit and CPU level.
 
     Raises
     ------
@@ -147,9 +148,8 @@ def _kmeans_plus_plus(
     backend: str,
     memory_limit: int | None,
 ) -> KMeansPlusPlusResult:
-    import torch
 
-    from poolwright.kernels._seeding import FOLDS, Points, Sampler
+    from poolwright.kernels._seeding import Points
 
     points = Points(*_open(x, memory_limit))
     n = points.n
@@ -159,6 +159,23 @@ def _kmeans_plus_plus(
     first = _check_start(first, eligible, len(centers))
     backend = choose_backend("kmeans_plus_plus", backend, points.device)
     _check_values(points, eligible, centers)
+    return draw_centers(points, k, generator, centers, eligible, first, backend)
+
+
+def draw_centers(
+    points: Points,
+    k: int,
+    generator: torch.Generator,
+    centers: Tensor,
+    eligible: Tensor,
+    first: int | str,
+    backend: str,
+) -> KMeansPlusPlusResult:
+    """Draw k points as `kmeans_plus_plus`, from arguments that are checked already."""
+    import torch
+
+    from poolwright.kernels._seeding import FOLDS, Sampler
+
     if backend == "reference":
         return _run_reference(points, k, generator, centers, eligible, first)
 
@@ -192,8 +209,11 @@ def _open(x: Any, memory_limit: int | None) -> tuple[Matrix, ...]:
     left, spare = open_matrix(
         x.left, unit_rows=False, memory_limit=memory_limit, workspace=_WORKSPACE_PER_ROW, name="left"
     )
+    limit = default_memory_limit(left.device) if memory_limit is None else operator.index(memory_limit)
     # Blocks of each factor take at most half of what is spare.
-    right, _ = open_matrix(x.right, unit_rows=False, memory_limit=spare, workspace=0, name="right")
+    right, _ = open_matrix(
+        x.right, unit_rows=False, memory_limit=limit, workspace=0, name="right", reserved=limit - spare
+    )
     if left.n != right.n:
         raise ValueError(f"left has {left.n} rows and right has {right.n}: each point needs one of both")
     if left.device != right.device:
@@ -207,20 +227,21 @@ def _check_values(points: Points, eligible: Tensor, centers: Tensor) -> None:
 
     taking_part = eligible.clone()
     taking_part[centers] = True
-    names = ("left", "right") if len(points.matrices) == 2 else ("x",)
-    for matrix, name in zip(points.matrices, names, strict=True):
-        check_finite(matrix, taking_part, name)
-    if len(points.matrices) == 1 or points.n == 0 or not all(matrix.d for matrix in points.matrices):
+    if len(points.matrices) == 1:
+        check_finite(points.matrices[0], taking_part)
         return
     # |g_i - g_j|^2 <= 4 |left|^2 |right|^2; entries of rows without a part may be anything.
     bound = 4.0
-    for matrix in points.matrices:
-        norms = 0.0
+    for matrix, name in zip(points.matrices, ("left", "right"), strict=True):
+        longest = 0.0
         for start, block in matrix.blocks():
             part = taking_part[start : start + len(block)].to(block.device)
             lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float32)
-            norms = max(norms, float(torch.where(part, lengths, 0.0).max()))
-        bound *= norms**2
+            found = float(torch.where(part, lengths, 0.0).max())
+            longest = found if math.isnan(found) else max(longest, found)
+            if not 4 * longest**2 < torch.finfo(torch.float32).max:
+                check_finite(matrix, taking_part, name)  # names the rows
+        bound *= longest**2
     if bound >= torch.finfo(torch.float32).max:
         raise ValueError(
             f"squared distances of the outer products reach {bound:.2g}, beyond float32: rescale left or right"

@@ -237,8 +237,10 @@ def kmeans_plus_plus(
 
 def kmeans(
     x: Tensor, centroids: Tensor, iterations: int, *, weights: Tensor | None = None
-) -> tuple[Tensor, Tensor, float]:
+) -> tuple[Tensor, Tensor, float, int]:
     """Run Lloyd's iterations from the given centroids.
+
+    Clusters that lose their points are not moved, and only labels that stay as they are stop it early.
 
     Parameters
     ----------
@@ -259,6 +261,8 @@ def kmeans(
         (n,) int64, the nearest centroid, ties to the lowest.
     inertia : float
         Weighted sum of the squared distances to it.
+    iterations : int
+        Updates of the centroids that were done.
 
     Notes
     -----
@@ -275,14 +279,15 @@ def kmeans(
         return (squared == least[:, None]).long().argmax(dim=1), least
 
     labels, least = nearest()
-    for _ in range(iterations):
+    done = 0
+    while done < iterations:
         for cluster in range(len(centroids)):
             members = labels == cluster
             mass = w[members].sum()
             if mass > 0:
                 centroids[cluster] = (w[members, None] * x[members]).sum(dim=0) / mass
-        before = labels
+        before, done = labels, done + 1
         labels, least = nearest()
         if torch.equal(labels, before):
             break
-    return centroids, labels, float((w * least).sum())
+    return centroids, labels, float((w * least).sum()), done

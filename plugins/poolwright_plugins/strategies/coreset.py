@@ -19,7 +19,7 @@ class CoreSet:
     samples, and asked ones whose answer is still open, are centers from the start. Where there is none yet,
     the first pick is drawn at random. Ties go to the lowest id.
 
-    Memory: 12 bytes a sample; embeddings are read where they lie, or copied once (``n x d`` float32) where
+    Memory: 17 bytes a sample; embeddings are read where they lie, or copied once (``n x d`` float32) where
     half of ``memory_limit`` has room for that; no distance matrix. Time: at most O(n d (labeled + budget)).
 
     Source: Sener and Savarese, *Active Learning for Convolutional Neural Networks: A Core-Set Approach*, ICLR

@@ -14,6 +14,7 @@ help:
 	@echo "make gpu-check  on a machine with a GPU: build, GPU tests, GPU benchmarks"
 	@echo "make sanitize   the kernels' CPU code under address, undefined-behavior and thread sanitizers"
 	@echo "make docs       build the site into site/"
+	@echo "make clean      remove the environment and everything built"
 
 # One stamp a set of packages; what the extension and the package's metadata are made from makes it stale.
 SOURCES := pyproject.toml setup.py $(shell find csrc -type f)

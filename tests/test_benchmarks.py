@@ -37,6 +37,13 @@ from poolwright_benchmarks.harness import Case, Contender, Limits, Problem, run_
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def test_options_may_leave_out_their_paths():
+    options = command._parser().parse_args(["--json", "--plot", "--seconds", "9"])
+    command._check(command._parser(), options)
+    assert options.json is options.plot is command.CHOSEN_FOR_YOU
+    assert command._parser().parse_args(["--json", "out.json"]).json == Path("out.json")
+
+
 class Clock:
     """Time that passes only when a contender says so."""
 

@@ -28,7 +28,8 @@ KERNELS = {
     "bures": "bures",
 }
 QUICK_SCALE, QUICK_CAP, QUICK_SECONDS = 0.05, 2.0, 100.0
-CHOSEN_FOR_YOU = ""  # what an option with an optional path holds when the path is left out
+# What an option with an optional path holds when the path is left out; argparse would make a Path of a string.
+CHOSEN_FOR_YOU = True
 
 
 class _Parser(argparse.ArgumentParser):
@@ -144,11 +145,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             records.append(record)
             results.print_case(console, record)
             if options.json is not None:
-                given = None if options.json == CHOSEN_FOR_YOU else options.json
+                given = None if options.json is CHOSEN_FOR_YOU else options.json
                 path = results.save(report, given, name, options.device)
                 written += [path] if path not in written else []
         if options.plot is not None:
-            folder = results.image_folder() if options.plot == CHOSEN_FOR_YOU else options.plot
+            folder = results.image_folder() if options.plot is CHOSEN_FOR_YOU else options.plot
             stem = results.stem(facts, name, options.device)
             written.append(results.plot(records, folder / f"{stem}.svg"))
     for path in written:
@@ -163,9 +164,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     for option in ("json", "plot"):
         if str(getattr(options, option)) in KERNELS:
             parser.error(f"--{option} {getattr(options, option)}: to name a kernel, write it before --{option}")
-    if options.json is not None and options.json != CHOSEN_FOR_YOU and options.json.is_dir():
+    if isinstance(options.json, Path) and options.json.is_dir():
         parser.error(f"--json {options.json} is a folder: name a file, or leave PATH out")
-    if options.plot is not None and options.plot.exists() and not options.plot.is_dir():
+    if isinstance(options.plot, Path) and options.plot.exists() and not options.plot.is_dir():
         parser.error(f"--plot {options.plot} is a file: name a folder")
     if options.repeats < MINIMUM_REPEATS:
         parser.error(f"--repeats must be at least {MINIMUM_REPEATS}, not {options.repeats}")

@@ -181,7 +181,11 @@ def select(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the strategy's random stream.")] = 0,
     memory_limit: Annotated[
-        str | None, typer.Option(help="What one matrix may take, e.g. 8GiB; a quarter of the memory by default.")
+        str | None,
+        typer.Option(
+            help="What a kernel or one output of the classifier may take beside the features, e.g. 8GiB; "
+            "a quarter of the memory by default."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Where the ids go: .csv, .txt or .npy.")] = Path("picks.csv"),
 ) -> None:

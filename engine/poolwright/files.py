@@ -42,6 +42,8 @@ def read_ids(path: Path) -> np.ndarray[Any, Any]:
         raise ConfigError(f"{path}: ids are read from {', '.join(IDS_SUFFIXES)} files")
     try:
         lines = [line for line in path.read_text().splitlines() if line.strip()]
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read ids from {path}: {error}") from None
     cells, first = lines, 1
@@ -91,6 +93,9 @@ def _read_npy(path: Path, mmap_mode: Literal["c"] | None = None) -> np.ndarray[A
     if path.suffix != ".npy":
         raise ConfigError(f"{path}: only .npy files are read so far; save the array with numpy.save")
     try:
+        with path.open("rb") as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise ConfigError(f"{path} is no .npy file: save the array with numpy.save")
         array = np.load(path, allow_pickle=False, mmap_mode=mmap_mode)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}") from None

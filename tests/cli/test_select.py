@@ -106,8 +106,9 @@ def test_bad_arrays_are_refused_with_the_first_culprit(matrix, change, words):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("x.npy", b"no numpy file", "no readable .npy file"),
-        ("x.npy", b"", "no readable .npy file"),
+        ("x.npy", b"no numpy file", "is no .npy file: save the array with numpy.save"),
+        ("x.npy", b"", "is no .npy file"),
+        ("x.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order': False, 'shape'", "no readable .npy file"),
         ("x.h5", b"", "only .npy files"),
     ],
 )
@@ -118,6 +119,14 @@ def test_damaged_and_unknown_files_are_named(poolwright, tmp_path, name, content
     assert words in outcome.err
     assert str(tmp_path / name) in outcome.err
     assert not (tmp_path / "picks.csv").exists()
+
+
+def test_what_a_kernel_says_of_data_and_limits_is_no_fault_of_the_strategy(poolwright, tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((2000, 8)).astype(np.float32))
+    outcome = poolwright("select", "--features", tmp_path / "x.npy", "-k", 3, "--memory-limit", "100")
+    assert outcome.status == 2
+    assert "memory_limit = 100 bytes is too little" in outcome.err
+    assert "plugin" not in outcome.err
 
 
 def test_ids_are_read_from_each_kind_of_file(poolwright, tmp_path, matrix):

@@ -212,6 +212,24 @@ def test_a_backend_that_is_unknown_or_for_another_device_is_refused(native):
             kernels.k_center(X, 1, backend="cuda")
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: kernels.k_center(X, "10"), "k"),
+        (lambda: kernels.k_center(X, 2.5), "k"),
+        (lambda: kernels.k_center(X, 2, first="3"), "first"),
+        (lambda: kernels.k_center(X, 2, memory_limit="1GB"), "memory_limit"),
+        (lambda: kernels.kmeans(X, 2, iterations="3"), "iterations"),
+        (lambda: kernels.kmeans(X, 2, subsample="x"), "subsample"),
+        (lambda: kernels.kmeans_plus_plus(X, 2, seed="a"), "seed"),
+        (lambda: kernels.kmeans_plus_plus(X, None), "k"),
+    ],
+)
+def test_what_is_no_integer_is_refused_by_name(call, name):
+    with pytest.raises(TypeError, match=rf"^{name} must be"):
+        call()
+
+
 def test_without_the_extension_auto_falls_back_and_a_name_raises(monkeypatch, caplog):
     monkeypatch.setattr(_arguments, "load", lambda: (None, "not built here"))
     monkeypatch.setattr(_arguments, "cuda_missing", lambda: "not built here")

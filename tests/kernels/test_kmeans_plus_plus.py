@@ -141,6 +141,21 @@ def test_ineligible_rows_are_left_alone_and_wrong_arrays_refused(native):
         native.outer_fold(LEFT, RIGHT, LEFT[:4].copy(), RIGHT[:3].copy(), mind)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_plain_torch_folds_outer_products_as_the_explicit_array(scale):
+    rng = np.random.default_rng(0)
+    left = torch.from_numpy(rng.standard_normal((300, 7)) * scale).float()
+    right = torch.from_numpy(rng.standard_normal((300, 12)) + 5).float()
+    left[1::9], right[1::9] = left[0], right[0]  # copies of a center, and rows near it
+    left[2::9], right[2::9] = left[0] * (1 + 1e-6), right[0]
+    g = torch.einsum("nc,nd->ncd", left.double(), right.double()).flatten(1)
+    expected = torch.cdist(g, g[:40], compute_mode="donot_use_mm_for_euclid_dist").square().amin(1)
+    nearest, eligible = torch.full((300,), torch.inf), torch.ones(300, dtype=torch.uint8)
+    _seeding.torch_fold((left, right), (left[:40], right[:40]), nearest, eligible)
+    assert (nearest[1::9] == 0).all()
+    torch.testing.assert_close(nearest.double(), expected, rtol=1e-5, atol=0)
+
+
 def outer_forms():
     reversed_left = np.ascontiguousarray(LEFT[::-1])[::-1]
     return {

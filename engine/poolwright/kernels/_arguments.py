@@ -70,6 +70,14 @@ def row_numbers(name: str, value: Any, n: int) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
+def integer(name: str, value: Any) -> int:
+    """Return ``value`` as an int; a float or a text is an error that names the parameter."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {value!r}") from None
+
+
 def centers_and_eligible(labeled: Any, candidates: Any, n: int) -> tuple[Tensor, Tensor]:
     """Return the labeled rows, ascending int64, and which rows may be picked, (n,) bool; both on the CPU."""
     import torch
@@ -84,7 +92,7 @@ def centers_and_eligible(labeled: Any, candidates: Any, n: int) -> tuple[Tensor,
 
 def check_picks(k: int, eligible: int, n: int, labeled: int, restricted: bool) -> int:
     """Return k, an integer between 0 and the number of eligible rows."""
-    k = operator.index(k)
+    k = integer("k", k)
     if k < 0:
         raise ValueError(f"k must not be negative, and is {k}")
     if k > eligible:

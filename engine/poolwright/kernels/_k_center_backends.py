@@ -1,12 +1,12 @@
-"""Greedy k-center on the CPU and in plain torch. Each backend has
+"""Greedy k-center on the CPU and in plain torch. Each backend, the one on CUDA included, has
 
 ``fold(block, centers, mind, eligible)``
     Set ``mind[i] = min(mind[i], min_j ||block_i - centers_j||^2)`` for the eligible rows, in place. ``mind`` (n,)
     float32 and ``eligible`` (n,) uint8 lie on the device of the rows.
 ``farthest(mind, eligible)``
     Return the eligible row with the largest ``mind``, ties to the lowest index, and that value.
-``lazily(pool, centers, mind, eligible, k, first)``
-    Make all picks.
+``lazy_bytes(count, pool)``, ``lazily(pool, centers, mind, eligible, k, first)``
+    Make all picks, given the rows of the labeled centers that ``mind`` does not account for; and what that allocates.
 ``whole_pool``
     Distances of ineligible rows are computed as well (and counted).
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from poolwright.kernels._native_build import native
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from poolwright.kernels._matrix import Matrix
 
 # Fewer centers than this are folded faster without tensor cores: the pass is bound by reading the rows.
 _MANY_CENTERS = 8
@@ -87,6 +90,22 @@ class CudaBackend:
         self._native.cuda_k_center_fold(nothing, centers, mind, eligible, key, stream=stream)
         self._native.cuda_k_center_decode(key, index, value, stream=stream)
         return int(index), float(value)
+
+    def lazy_bytes(self, count: int, pool: Matrix) -> int:
+        """Return what `lazily` allocates for ``count`` centers; no memory is enough for rows off the device."""
+        return self.workspace_bytes(pool.dense, count) if pool.dense is not None else sys.maxsize
+
+    def lazily(
+        self, pool: Matrix, centers: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None
+    ) -> tuple[Tensor, Tensor, int]:
+        """Fold the rows of the labeled ``centers``, then make all picks, as `greedy`."""
+        if pool.dense is None:
+            raise ValueError("the rows are not on the device")
+        if len(centers):
+            self.fold(pool.dense, centers, mind, eligible)
+        pairs = len(centers) * int(eligible.sum())
+        indices, squared, evaluated = self.greedy(pool.dense, mind, eligible, k, first)
+        return indices, squared, evaluated + pairs
 
     def greedy(
         self, x: Tensor, mind: Tensor, eligible: Tensor, k: int, first: int | None

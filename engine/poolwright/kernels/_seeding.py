@@ -87,20 +87,29 @@ def torch_fold(rows: Parts, centers: Parts, nearest: Tensor, eligible: Tensor) -
         TorchBackend().fold(rows[0], centers[0], nearest, eligible)
         return
     left, right = rows
-    step = max(1, (8 << 20) // max(1, 8 * (left.shape[1] + right.shape[1])))
+    center_left, center_right = centers[0].double(), centers[1].double()
+    center_norms = center_left.square().sum(1) * center_right.square().sum(1)
+    step = max(1, (8 << 20) // max(1, 8 * (left.shape[1] + right.shape[1] + len(center_left))))
     for start in range(0, len(left), step):
         block = slice(start, start + step)
         part, wide_left, wide_right = nearest[block], left[block].double(), right[block].double()
-        for center_left, center_right in zip(*centers, strict=True):
-            a, s, b, t = (
-                wide_left - center_left,
-                wide_left + center_left,
-                wide_right - center_right,
-                wide_right + center_right,
+        norms = (wide_left.square().sum(1) * wide_right.square().sum(1))[:, None] + center_norms
+        squared = norms - 2 * (wide_left @ center_left.T) * (wide_right @ center_right.T)
+        # What cancelled is computed again by a formula that does not.
+        i, j = torch.nonzero(squared <= 1e-6 * norms, as_tuple=True)
+        for near in torch.arange(len(i), device=left.device).split(step):
+            rows_near, centers_near = i[near], j[near]
+            squared[rows_near, centers_near] = _outer_differences(
+                wide_left[rows_near], wide_right[rows_near], center_left[centers_near], center_right[centers_near]
             )
-            squared = a.square().sum(1) * t.square().sum(1) + s.square().sum(1) * b.square().sum(1)
-            squared += 2 * (a * s).sum(1) * (b * t).sum(1)
-            torch.minimum(part, squared.mul_(0.25).clamp_(min=0).to(torch.float32), out=part)
+        torch.minimum(part, squared.amin(1).clamp_(min=0).to(torch.float32), out=part)
+
+
+def _outer_differences(left: Tensor, right: Tensor, other_left: Tensor, other_right: Tensor) -> Tensor:
+    """Return |left_i (x) right_i - other_left_i (x) other_right_i|^2 from differences and sums of the factors."""
+    a, s, b, t = left - other_left, left + other_left, right - other_right, right + other_right
+    squared = a.square().sum(1) * t.square().sum(1) + s.square().sum(1) * b.square().sum(1)
+    return (squared + 2 * (a * s).sum(1) * (b * t).sum(1)) / 4
 
 
 class Sampler:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
-from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend
+from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend, integer
 from poolwright.kernels._k_center_backends import NativeBackend, TorchBackend
 from poolwright.kernels._k_center_cuda import CudaBackend
 from poolwright.kernels._matrix import Matrix, check_finite, open_matrix
@@ -201,14 +200,14 @@ def _run(
     count = int(eligible.sum())
     # Picks, and labeled centers too, may be folded lazily, if there is room for copies of them.
     room = spare // 2
-    lazy = compute if not isinstance(compute, CudaBackend) and compute.lazy_bytes(k, pool) <= room else None
-    folded = 0 if lazy is not None and lazy.lazy_bytes(k + len(centers), pool) <= room else len(centers)
+    lazy = compute.lazy_bytes(k, pool) <= room
+    folded = 0 if lazy and compute.lazy_bytes(k + len(centers), pool) <= room else len(centers)
     for start in range(0, folded, matrix.block_rows):
         some = matrix.rows(centers[start : start + matrix.block_rows])
         for at, block in pool.blocks():
             compute.fold(block, some, mind[at : at + len(block)], eligible[at : at + len(block)])
-    if lazy is not None:
-        indices, squared, evaluated = lazy.lazily(pool, matrix.rows(centers[folded:]), mind, eligible, k, first)
+    if lazy:
+        indices, squared, evaluated = compute.lazily(pool, matrix.rows(centers[folded:]), mind, eligible, k, first)
     else:
         indices, squared, evaluated = _greedy(compute, pool, mind, eligible, k, first)
     return indices, squared, evaluated + folded * (pool.n if compute.whole_pool else count)
@@ -222,12 +221,9 @@ def _greedy(
     k: int,
     first: int | None,
 ) -> tuple[Tensor, Tensor, int]:
-    """Return the k picks, (k,) int64, the largest squared distance before each, (k,) float32, and the number of
-    distances computed."""
+    """Return what `lazily` does, in little memory: a pass over the pool per pick."""
     import torch
 
-    if isinstance(compute, CudaBackend) and pool.dense is not None:
-        return compute.greedy(pool.dense, mind, eligible, k, first)
     picks: list[int] = []
     values: list[float] = []
     count = int(eligible.sum())
@@ -284,7 +280,7 @@ def _in_kind(matrix: Matrix, indices: Tensor, squared: Tensor, metric: str, eval
 def _check_first(first: int | None, eligible: Tensor, labeled: int) -> int | None:
     if first is None:
         return None
-    first = operator.index(first)
+    first = integer("first", first)
     if labeled:
         raise ValueError("first says where to start when nothing is labeled: leave it out beside labeled points")
     if not 0 <= first < len(eligible) or not bool(eligible[first]):

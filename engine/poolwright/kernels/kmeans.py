@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
-from poolwright.kernels._arguments import choose_backend, say_once
+from poolwright.kernels._arguments import choose_backend, integer, say_once
 from poolwright.kernels._matrix import Matrix, check_finite, largest_value, open_matrix
 from poolwright.kernels._native_build import build_info, serial_after_fork
 from poolwright.kernels.kmeans_plus_plus import as_generator, draw_centers
@@ -148,7 +147,7 @@ def _kmeans(
 
     from poolwright.kernels import _lloyd
 
-    k, iterations = operator.index(k), operator.index(iterations)
+    k, iterations = integer("k", k), integer("iterations", iterations)
     shape: tuple[int, ...] = tuple(getattr(x, "shape", ()))
     if len(shape) == 2:  # others are refused below
         _check_numbers(k, iterations, subsample, tolerance, shape[0])
@@ -204,7 +203,7 @@ def _check_numbers(k: int, iterations: int, subsample: int | None, tolerance: fl
         raise ValueError(f"k = {k}, but x has {n} rows: ask for 1 to {n} clusters")
     if iterations < 0:
         raise ValueError(f"iterations must not be negative, and is {iterations}")
-    if subsample is not None and operator.index(subsample) < 1:
+    if subsample is not None and integer("subsample", subsample) < 1:
         raise ValueError(f"subsample must be at least 1 point a cluster, and is {subsample}")
     if not 0 <= tolerance < float("inf"):
         raise ValueError(f"tolerance must be a number of at least 0, not {tolerance}")

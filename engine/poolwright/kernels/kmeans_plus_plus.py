@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from poolwright.kernels import reference
-from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend
+from poolwright.kernels._arguments import centers_and_eligible, check_picks, choose_backend, integer
 from poolwright.kernels._matrix import Matrix, check_finite, default_memory_limit, open_matrix
 from poolwright.kernels._native_build import serial_after_fork
 
@@ -209,7 +208,7 @@ def _open(x: Any, memory_limit: int | None) -> tuple[Matrix, ...]:
     left, spare = open_matrix(
         x.left, unit_rows=False, memory_limit=memory_limit, workspace=_WORKSPACE_PER_ROW, name="left"
     )
-    limit = default_memory_limit(left.device) if memory_limit is None else operator.index(memory_limit)
+    limit = default_memory_limit(left.device) if memory_limit is None else integer("memory_limit", memory_limit)
     # Blocks of each factor take at most half of what is spare.
     right, _ = open_matrix(
         x.right, unit_rows=False, memory_limit=limit, workspace=0, name="right", reserved=limit - spare
@@ -256,14 +255,14 @@ def as_generator(seed: int | torch.Generator) -> torch.Generator:
         if seed.device.type != "cpu":
             raise ValueError(f"seed must be a generator on the CPU, and is on {seed.device}")
         return seed
-    return torch.Generator().manual_seed(operator.index(seed))
+    return torch.Generator().manual_seed(integer("seed", seed))
 
 
 def _check_start(first: int | str, eligible: Tensor, labeled: int) -> int | str:
     if first == "random":
         return first
     if not isinstance(first, str):
-        first = operator.index(first)
+        first = integer("first", first)
     elif first != "largest-norm":
         raise ValueError(f'first must be a row, "random" or "largest-norm", not {first!r}')
     if labeled:

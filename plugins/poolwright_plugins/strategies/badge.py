@@ -9,6 +9,8 @@ from torch import Tensor
 
 from poolwright import Cycle, Rows, hookimpl, kernels
 
+from ._kernels import data_errors
+
 
 def output_gradients(probabilities: Tensor) -> Tensor:
     """Return q = p - onehot(argmax p), float32 ``(n, classes)``.
@@ -64,11 +66,12 @@ class Badge:
         if budget <= 0:
             return unlabeled[:0]
         h = cycle.rows("embeddings")
-        picked = kernels.kmeans_plus_plus(
-            kernels.Outer(OutputGradients(cycle.rows("probabilities")), h),
-            budget,
-            seed=cycle.generator,
-            first="largest-norm",
-            memory_limit=h.memory_limit,
-        ).indices
+        with data_errors("badge"):
+            picked = kernels.kmeans_plus_plus(
+                kernels.Outer(OutputGradients(cycle.rows("probabilities")), h),
+                budget,
+                seed=cycle.generator,
+                first="largest-norm",
+                memory_limit=h.memory_limit,
+            ).indices
         return unlabeled[picked.cpu()]

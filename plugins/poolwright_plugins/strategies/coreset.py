@@ -9,6 +9,8 @@ from torch import Tensor
 
 from poolwright import ConfigError, Cycle, Rows, hookimpl, kernels
 
+from ._kernels import data_errors
+
 Metric = Literal["euclidean", "cosine"]
 
 
@@ -53,12 +55,13 @@ class CoreSet:
         else:
             first = int(torch.randint(len(unlabeled), (1,), generator=cycle.generator))
         offset = len(centers)
-        picked = kernels.k_center(
-            x,
-            budget,
-            labeled=torch.arange(offset) if offset else None,
-            first=first,
-            metric=self.metric,
-            memory_limit=x.memory_limit,
-        ).indices
+        with data_errors("coreset"):
+            picked = kernels.k_center(
+                x,
+                budget,
+                labeled=torch.arange(offset) if offset else None,
+                first=first,
+                metric=self.metric,
+                memory_limit=x.memory_limit,
+            ).indices
         return unlabeled[torch.as_tensor(picked).cpu() - offset]

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from poolwright import ConfigError, Cycle, Rows, hookimpl, kernels
 
+from ._kernels import data_errors
+
 BLOCK_BYTES = 2**22
 
 
@@ -75,7 +77,10 @@ class KMeans:
         if budget <= 0 or len(unlabeled) <= budget:
             return unlabeled[: max(0, budget)]
         x = cycle.rows("embeddings")
-        found = kernels.kmeans(x, budget, seed=cycle.generator, iterations=self.max_iter, memory_limit=x.memory_limit)
+        with data_errors("kmeans"):
+            found = kernels.kmeans(
+                x, budget, seed=cycle.generator, iterations=self.max_iter, memory_limit=x.memory_limit
+            )
         rows = nearest_to_centroids(x, found.centroids, found.labels).cpu()
         if len(rows) < budget:
             rest = torch.ones(len(unlabeled), dtype=torch.bool)

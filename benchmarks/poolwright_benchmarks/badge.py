@@ -17,6 +17,8 @@ TITLE = "BADGE: k-means++ over gradient embeddings"
 
 
 class Size(NamedTuple):
+    """Shapes of one case: C classes, d dimensions, k picks, at each of these numbers of rows."""
+
     classes: int
     d: int
     k: int

@@ -18,6 +18,8 @@ _RADIUS_WORK = {"cpu": 1e11, "cuda": 1e13}
 
 
 class Size(NamedTuple):
+    """Shape of the largest pool of one case, and the picks."""
+
     n: int
     d: int
     k: int

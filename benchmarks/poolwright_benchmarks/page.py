@@ -23,7 +23,8 @@ $ poolwright bench k-center --quick
 ```
 
 `make bench` installs the peers, runs what fits its time (what does not is named below), and rewrites this page.
-On a machine with a GPU, `make gpu-check` runs the GPU's part. The options are those of [`bench`](command-line.md#bench).
+On a machine with a GPU, `make gpu-check` runs the GPU's part. The options
+are those of [`bench`](command-line.md#bench).
 
 How to read the tables:
 

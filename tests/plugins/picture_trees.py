@@ -43,17 +43,20 @@ def write_pairs(
     mask_of: Callable[[str], str] = lambda name: f"{Path(name).stem}.png",
     numbers: Sequence[int] = (0, 1, 2, 255),
     size: tuple[int, int] = (8, 10),
+    block: int = 1,
     first: int = 0,
 ) -> None:
-    """Write random pictures and masks of random ``numbers``."""
+    """Write random pictures and masks of random ``numbers``, in squares of ``block`` pixels."""
     for seed, name in enumerate(names, start=first):
         write_picture(images / name, pixels(seed, *size))
-        write_picture(masks / mask_of(name), mask(seed, numbers, size))
+        write_picture(masks / mask_of(name), mask(seed, numbers, size, block))
 
 
-def mask(seed: int, numbers: Sequence[int] = (0, 1, 2, 255), size: tuple[int, int] = (8, 10)) -> Any:
-    """Return a uint8 mask of random ``numbers``."""
-    return np.random.default_rng(1000 + seed).choice(np.array(numbers, np.uint8), size)
+def mask(seed: int, numbers: Sequence[int] = (0, 1, 2, 255), size: tuple[int, int] = (8, 10), block: int = 1) -> Any:
+    """Return a uint8 mask of random ``numbers``, in squares of ``block`` pixels."""
+    shape = size[0] // block, size[1] // block
+    drawn = np.random.default_rng(1000 + seed).choice(np.array(numbers, np.uint8), shape)
+    return drawn.repeat(block, 0).repeat(block, 1)
 
 
 def loaded(dataset: type, **params: Any) -> Any:

@@ -273,7 +273,7 @@ def test_a_run_on_masks_in_files(tmp_path: Path, memory: float) -> None:
 @pytest.mark.parametrize("parts", [False, True])
 def test_image_mask_folder_conforms(tmp_path: Path, parts: bool) -> None:
     for below in ("train", "test") if parts else ("",):
-        folder(tmp_path / below)
+        folder(tmp_path / below, size=(32, 48), block=16)
     params = {"root": str(tmp_path), "classes": ["a", "b", "c"], "memory": 0.0 if parts else 1.0}
     testing.assert_conforms("dataset", ImageMaskFolder, params)
 
@@ -337,7 +337,7 @@ def test_changes_on_a_gpu_are_those_of_the_cpu() -> None:
 # -- Cityscapes --------------------------------------------------------------------------------------------------
 
 
-def write_cityscapes(root: Path) -> Path:
+def write_cityscapes(root: Path, block: int = 1) -> Path:
     for part, cities in (("train", ("zurich", "aachen")), ("val", ("lindau",))):
         for city in cities:
             write_pairs(
@@ -347,6 +347,7 @@ def write_cityscapes(root: Path) -> Path:
                 mask_of=lambda name: name.replace("_leftImg8bit", "_gtFine_labelIds"),
                 numbers=tuple(range(34)),
                 size=(32, 64),
+                block=block,
                 first=len(city),
             )
             (root / "gtFine" / part / city / f"{city}_000000_000019_gtFine_color.png").write_bytes(b"unread")
@@ -401,7 +402,7 @@ LAYOUTS = {
 }
 
 
-def write_bdd100k(root: Path, layout: str = "2020") -> Path:
+def write_bdd100k(root: Path, layout: str = "2020", block: int = 1) -> Path:
     images, masks, name = LAYOUTS[layout]
     for part, count in (("train", 4), ("val", 2)):
         write_pairs(
@@ -410,7 +411,8 @@ def write_bdd100k(root: Path, layout: str = "2020") -> Path:
             [f"{part}-{i}.jpg" for i in range(count)],
             mask_of=lambda file: name.format(Path(file).stem),
             numbers=(*range(19), 255),
-            size=(36, 64),
+            size=(32, 64),
+            block=block,
         )
     return root
 
@@ -419,7 +421,7 @@ def write_bdd100k(root: Path, layout: str = "2020") -> Path:
 def test_bdd100k_is_read_from_each_layout(tmp_path: Path, layout: str) -> None:
     data = loaded(BDD100K, root=str(write_bdd100k(tmp_path, layout)), size="original")
     assert (len(data.pool), len(data.test), len(data.classes)) == (4, 2, 19)
-    expected = torch.stack([torch.from_numpy(mask(i, (*range(19), 255), (36, 64))).long() for i in range(4)])
+    expected = torch.stack([torch.from_numpy(mask(i, (*range(19), 255), (32, 64))).long() for i in range(4)])
     assert torch.equal(all_labels(data.pool), expected)
 
 
@@ -432,5 +434,5 @@ def test_bdd100k_that_is_missing_says_what_to_put_where(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("dataset", "write"), [(Cityscapes, write_cityscapes), (BDD100K, write_bdd100k)])
 @pytest.mark.parametrize("memory", [0.0, 1.0])
 def test_both_conform(tmp_path: Path, dataset: type, write: Any, memory: float) -> None:
-    write(tmp_path)
-    testing.assert_conforms("dataset", dataset, {"root": str(tmp_path), "size": [16, 24], "memory": memory})
+    write(tmp_path, block=16)
+    testing.assert_conforms("dataset", dataset, {"root": str(tmp_path), "size": [32, 48], "memory": memory})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 import torch
@@ -12,14 +13,14 @@ from poolwright import ConfigError, hookimpl, load_result, run
 from poolwright.composition import Part, Roles
 from poolwright.initial import draw_initial, held_out_classes
 
-from .helpers.build import EMPTY, experiment
+from .helpers.build import EMPTY, experiment, session
 from .helpers.toys import Blobs, Lowest, Masks, Random, Signs, load
 
 
 class Logging:
     """Takes the first candidates; logs its draws, counts how often it is asked in this program."""
 
-    calls: Counter = Counter()
+    calls: ClassVar[Counter] = Counter()
 
     @hookimpl
     def update(self, cycle):
@@ -86,7 +87,7 @@ def test_held_out_classes_can_be_bought_later():
         ([0, 1, 2, 3], r"leaves none"),
         ([4], r"names 4, which is no class: they are 0\.\.3"),
         ([-1], r"names -1, which is no class"),
-        (["clas 1"], r"names 'clas 1', which is no class: did you mean 'class 1'\?"),
+        (["clas 1"], r"names 'clas 1', which is no class: did you mean 'class 1'"),
         (0, r"initial.hold_out.* = 0: say how many"),
         ([], r"initial.hold_out.*: say how many"),
     ],
@@ -163,20 +164,26 @@ def test_a_damaged_file_is_named_and_the_same_pool_is_selected_again(tmp_path, d
 def test_each_strategy_may_have_a_batch_of_its_own():
     result = run(
         experiment(
-            Random, {"label": "large", "name": Random, "batch": 10}, {"label": "odd", "name": Random, "batch": 7}
+            Random, {"label": "by 10", "name": Random, "batch": 10}, {"label": "by 7", "name": Random, "batch": 7}
         ),
         catalog=EMPTY,
     )
     sizes = {r.strategy: [len(record.selected) for record in r.records] for r in result.runs}
-    assert sizes == {"random": [5, 5, 5, 5, 0], "large": [10, 10, 0], "odd": [7, 7, 6, 0]}
+    assert sizes == {"random": [5, 5, 5, 5, 0], "by 10": [10, 10, 0], "by 7": [7, 7, 6, 0]}
     assert [spec.get("batch") for spec in result.info["config"]["strategy"]] == [None, 10, 7]
+
+
+@pytest.mark.parametrize("key", ["batch", "candidates"])
+def test_a_session_takes_its_batch_itself_and_not_from_the_table_of_its_strategy(key):
+    with pytest.raises(ConfigError, match=f"give {key} to the session itself"):
+        session({"name": Random, key: 3})
 
 
 @pytest.mark.parametrize("batch", [0, -1, "many"])
 def test_a_batch_that_is_none_is_refused_with_its_key(batch):
     with pytest.raises(ConfigError, match="batch") as caught:
         experiment({"name": Random, "batch": batch})
-    assert caught.value.key == ("strategy", 0, "batch")
+    assert caught.value.key == ("strategies", 0, "batch")
 
 
 def test_candidates_fewer_than_a_strategys_own_batch_are_refused():

@@ -48,7 +48,12 @@ USE = {
     "dataset": '[dataset]\nname = "{name}"\n{parameters}',
     "wrapper": 'wrappers = [{{ name = "{name}"{inline} }}]\n',
 }
-EXAMPLES = {"stop-when": ", threshold = 0.95", "arrays": 'path = "my.npz"\n'}
+EXAMPLES = {
+    "stop-when": ", threshold = 0.95",
+    "arrays": 'path = "my.npz"\n',
+    "image-folder": 'root = "my-images"\n',
+    "image-mask-folder": 'root = "my-scenes"\nclasses = ["background", "cell"]\n',
+}
 """What a plugin cannot be used without."""
 
 

@@ -28,8 +28,6 @@ from torch import Tensor
 from .errors import DatasetError, LabelLeakError
 from .rows import Rows
 
-AugmentPair = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-
 
 @runtime_checkable
 class Split(Protocol):
@@ -63,9 +61,6 @@ class Dataset(Protocol):
         An embedding of every pool sample that needs no learner, for initial selections.
     superclasses : sequence of int or None
         For each class the number of its superclass, for the noisy oracle.
-    augment_pair : callable or None
-        For segmentation, in place of :meth:`augment`: a method ``augment_pair(inputs, masks, generator)`` that changes
-        prepared inputs and their masks alike and returns both.
     """
 
     task: str
@@ -75,7 +70,6 @@ class Dataset(Protocol):
     validation: Split | None = None
     features: Rows | None = None
     superclasses: Sequence[int] | None = None
-    augment_pair: AugmentPair | None = None
 
     def load(self) -> None:
         """Read the data; called once, before any other member is used.
@@ -193,7 +187,6 @@ class Episode(Dataset):
         self.pool = GuardedSplit(base.pool, ids, told)
         self.validation = base.validation
         self.test = GuardedSplit(base.test, ids[:0], told)
-        self.augment_pair = getattr(base, "augment_pair", None)
 
     def prepare(self, inputs: Tensor) -> Tensor:
         return self._base.prepare(inputs)
@@ -231,11 +224,6 @@ class Samples:
         """Shape of one prepared sample, e.g. ``(channels, height, width)``."""
         first = self._split.inputs(torch.zeros(min(1, len(self._split)), dtype=torch.int64))
         return tuple(self._dataset.prepare(first).shape[1:])
-
-    @property
-    def augment_pair(self) -> AugmentPair | None:
-        """The data set's ``augment_pair(inputs, masks, generator)``; None where it has none."""
-        return getattr(self._dataset, "augment_pair", None)
 
     def inputs(self, rows: Tensor, *, device: str | torch.device = "cpu") -> Tensor:
         """Return the prepared inputs of ``rows`` (positions in ``ids``, not ids)."""

@@ -26,7 +26,6 @@ class Resampled(Dataset):
         self.validation: Split | None = (
             base.validation if validation_ids is None else SubsetSplit(base.pool, validation_ids)
         )
-        self.augment_pair = getattr(base, "augment_pair", None)
         self.features: Rows | None = None if base.features is None else base.features.take(pool_ids)
 
     def prepare(self, inputs: Tensor) -> Tensor:

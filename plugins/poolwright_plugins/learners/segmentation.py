@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from poolwright import ConfigError, LearnerError, Samples
+from poolwright import LearnerError, Samples
 
-from .base import Batches, DropoutLearner
+from .base import DropoutLearner
 from .network import Network, set_batch_norm
 from .resampling import upsample_bilinear
 
@@ -107,22 +107,6 @@ class SegmentationLearner(DropoutLearner):
         """Refuse parameters that cannot be used, naming the first."""
         super().check_parameters()
         self._check_integers(predict_batch_size=1)
-
-    def _batches(self, labeled: Samples, generator: torch.Generator, device: torch.device) -> Batches:
-        if not self.augment:
-            return super()._batches(labeled, generator, device)
-        pair = labeled.augment_pair
-        if pair is None:
-            raise ConfigError(
-                f"learner {self.name}: augment = true, but the data set has no augment_pair(inputs, masks, "
-                f"generator), which changes images and masks alike: set augment = false"
-            )
-
-        def epoch() -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y in labeled.batches(self.batch_size, generator=generator, device=device):
-                yield pair(x, self._known(y), generator)
-
-        return epoch
 
     def _sample_bytes(self, labeled: Samples) -> int:
         mask = math.prod(labeled.shape[1:]) * _mask_type(labeled.n_classes).itemsize

@@ -162,7 +162,7 @@ class _Bench:
             learner=self.learner(e.learner),
             strategy=spec.roles(e.wrappers),
             budget=e.budget,
-            batch=e.batch,
+            batch=spec.batch or e.batch,
             initial=initial,
             reserve=reserved,
             candidates=spec.candidates or e.candidates,

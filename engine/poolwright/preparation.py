@@ -10,13 +10,14 @@ from torch import Tensor
 
 from . import streams
 from .catalog import Catalog
+from .checks import validate
 from .composition import Composition, Roles
-from .dataset import Dataset, Samples, validate
+from .dataset import Dataset, Samples
 from .errors import ConfigError, DatasetError, PoolwrightError
 from .events import Listener, ignore
 from .learner import LearnerFactory
 from .metrics import task_named
-from .pool import UNLABELED, Pool
+from .pool import UNLABELED, Pool, read_labels
 from .resample import resample, stratified
 from .rows import default_memory_limit
 from .spec import DatasetSpec
@@ -74,7 +75,7 @@ def draw_reserves(dataset: Dataset, shares: dict[str, float], seed: int) -> dict
             raise ConfigError(
                 f"reserve.{name} = {share} of {len(dataset.pool)} samples is none: raise it", ("reserve", name)
             )
-        drawn = stratified(dataset.pool, rest, count, stream)
+        drawn = stratified(dataset, rest, count, stream)
         reserved[name] = rest[drawn]
         keep = torch.ones(len(rest), dtype=torch.bool)
         keep[drawn] = False
@@ -109,7 +110,7 @@ def draw_initial(
     """
     pool = Pool(len(dataset.pool))
     for name, ids in reserved.items():
-        pool.reserve(name, ids, dataset.pool.labels(ids))
+        pool.reserve(name, ids, read_labels(dataset.pool.labels, ids))
     if size > len(pool.ids(UNLABELED)):
         raise ConfigError(
             f"initial.size = {size}, but the pool has {len(pool.ids(UNLABELED))} samples", ("initial", "size")

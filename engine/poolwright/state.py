@@ -184,8 +184,6 @@ class CycleState:
             outputs = asked(self.learner, inputs)
             for name in names:
                 values = checked_output(self.learner, outputs, name, len(inputs))
-                if name == "probabilities" and values.ndim > 2:
-                    values = values.flatten(2).mean(2)
                 if name not in result:
                     result[name] = self._allocate(name, (len(ids), *values.shape[1:]), values)
                 target = result[name]

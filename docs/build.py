@@ -122,9 +122,9 @@ def plugin_page(entry: Entry) -> str:
 
 def shared_page() -> str:
     """Return the page with the classes that the torch learners are made of."""
-    text = "# Shared options\n\nWhat the learners `linear`, `mlp` and `cnn` have in common.\n\n"
-    for name in ("TorchLearner", "DropoutLearner"):
-        text += f"::: poolwright_plugins.learners.base.{name}\n    options:\n      members: false\n\n"
+    text = "# Shared options\n\nWhat the learners that are torch networks have in common: all but `sklearn`.\n\n"
+    for name in ("base.TorchLearner", "base.DropoutLearner", "segmentation.SegmentationLearner"):
+        text += f"::: poolwright_plugins.learners.{name}\n    options:\n      members: false\n\n"
     return text
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PoolwrightError,
         StoreError,
         UnknownNameError,
+        WorkerError,
     )
     from .experiment import run
     from .folder import load_result
@@ -61,6 +62,7 @@ _HOME = {
             "PoolwrightError",
             "StoreError",
             "UnknownNameError",
+            "WorkerError",
         )
     },
     "run": ("experiment", "run"),
@@ -109,6 +111,7 @@ __all__ = [
     "SubsetSplit",
     "TensorSplit",
     "UnknownNameError",
+    "WorkerError",
     "__version__",
     "hookimpl",
     "hookspec",

@@ -26,7 +26,7 @@ from typing import Any, cast
 from .catalog import Catalog
 from .errors import ConfigError, WorkerError
 from .events import Event
-from .experiment import Bench, run_one
+from .experiment import Bench, Start, run_one
 from .folder import run_folder
 from .machine import configured
 from .metrics import task_named
@@ -73,6 +73,9 @@ def run_side_by_side(
         What a run raised.
     """
     plan = _Plan(bench.experiment, bench.catalog, bench.device, threads, folder, keep_going)
+    if folder is not None:
+        for seed in bench.starts:
+            bench.keep(folder, seed)
     crew = _Crew(bench, plan, jobs, lock)
     try:
         return crew.work()
@@ -222,7 +225,7 @@ class _Worker:
             self._process.start()
         far.close()  # so that the link ends with the worker
 
-    def give(self, task: Task, start: Any) -> bool:
+    def give(self, task: Task, start: Start | None) -> bool:
         """Give it a run, and the initial pool if it is known; return whether it was there to take it."""
         try:
             self.link.send_bytes(pickle.dumps((task, start)))
@@ -334,7 +337,7 @@ class _WorkersBench(Bench):
         super().__init__(*arguments)
         self._outbox = outbox
 
-    def start(self, seed: int) -> Any:
+    def start(self, seed: int) -> Start:
         """Return the initial pool of ``seed``."""
         new = seed not in self.starts
         start = super().start(seed)
@@ -355,6 +358,7 @@ def _run_all(plan: _Plan, link: connection.Connection, outbox: _Outbox) -> None:
                 return
             if start is not None:
                 bench.starts[seed] = start
+                bench.kept.add(seed)  # by whoever drew it: two must not write one file
             outbox.send("done", run_one(bench, number, seed, plan.folder, plan.keep_going))
 
 

@@ -19,6 +19,7 @@ import torch
 from poolwright import ConfigError, PluginError, Result, WorkerError, hookimpl, load_result, run
 from poolwright.errors import StoreError
 from poolwright.events import Event
+from poolwright.folder import read_initial
 from poolwright.store import locked
 from poolwright.workers import _portable
 
@@ -191,6 +192,10 @@ def test_two_jobs_run_in_other_processes_that_share_the_threads(both):
 
 def test_the_initial_pool_is_drawn_once_a_seed(both):
     assert both.draws == [["0", "1", "2"], ["0", "1", "2"]]
+    pools = [[read_initial(folder, seed).selected for seed in range(3)] for folder in both.folders]
+    assert pools[1] == pools[0]
+    shown = [[pool["selected"] for pool in result.info["initial_pools"]] for result in both.results]
+    assert shown == pools
 
 
 def test_the_events_of_each_run_come_in_order(both):

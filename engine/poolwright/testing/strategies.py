@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 
 import torch
+from torch import Tensor
 
 from ..composition import Composition
+from ..dataset import Samples
 from ..hookspecs import HOOKS, NEEDS
 from ..pool import ASKED, LABELED, UNLABELED
 from ..state import OUTPUTS, CycleState
@@ -212,11 +214,15 @@ def _world(state: CycleState) -> dict[str, str]:
         "the pool": [state.pool.state_dict(), [state.pool.ids(s) for s in (UNLABELED, LABELED, ASKED)], state.batch],
         "the learner": state.learner,
         "the data": [data.pool.inputs(ids), data.pool.labels(ids), features],
-        "the validation data": None if validation is None else [validation.ids, validation.labels],
+        "the validation data": None if validation is None else [validation.ids, _all_labels(validation)],
         "the outputs": [state._cache.get(name) for name in OUTPUTS],
         "the history": [record.as_dict() for record in state.history],
     }
     return {name: fingerprint(value) for name, value in held.items()}
+
+
+def _all_labels(samples: Samples) -> Tensor | None:
+    return None if samples.labels is None else samples.labels[:]
 
 
 def plain(subject: Subject) -> None:

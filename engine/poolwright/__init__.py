@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PoolwrightError,
         StoreError,
         UnknownNameError,
+        WorkerError,
     )
     from .experiment import run
     from .folder import load_result
@@ -61,6 +62,7 @@ _HOME = {
             "PoolwrightError",
             "StoreError",
             "UnknownNameError",
+            "WorkerError",
         )
     },
     "run": ("experiment", "run"),
@@ -110,6 +112,7 @@ __all__ = [
     "SubsetSplit",
     "TensorSplit",
     "UnknownNameError",
+    "WorkerError",
     "__version__",
     "hookimpl",
     "hookspec",

@@ -75,6 +75,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, however it was stopped.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs side by side, each in a process of its own; they share the threads.")
+    ] = 1,
 ) -> None:
     """Compare strategies on a data set; without arguments, the demonstration.
 
@@ -93,10 +96,11 @@ def run(
 
     stderr_logging()
     try:
-        with RunDisplay(experiment) as display:
-            run_experiment(experiment, folder, resume=resume, listener=display, keep_going=True)
+        with RunDisplay(experiment, jobs) as display:
+            run_experiment(experiment, folder, resume=resume, listener=display, keep_going=True, jobs=jobs)
     except KeyboardInterrupt:
-        console.print(f"\nStopped. To go on:  poolwright run --resume --out {folder}")
+        more = f" --jobs {jobs}" if jobs > 1 else ""
+        console.print(f"\nStopped. To go on:  poolwright run --resume --out {folder}{more}")
         raise typer.Exit(130) from None
     result = load_result(folder)  # with the strategies that the folder held before
     page = _show(result, folder / "report.html", reasons=False)

@@ -48,6 +48,7 @@ def run(
     listener: Listener = ignore,
     catalog: Catalog | None = None,
     keep_going: bool = False,
+    jobs: int = 1,
 ) -> Result:
     """Run every strategy with every seed.
 
@@ -64,6 +65,11 @@ def run(
         Where names of plugins are looked up; the environment's by default.
     keep_going : bool
         When a run fails, note it in the result and go on with the next one (a full disk still ends all).
+    jobs : int
+        How many runs are done side by side, each in a process of its own that reads the data set for itself. The
+        picks are those of one job with as many threads. Unless the experiment says otherwise, the processes share
+        torch's threads. On CUDA they share the device. A script that asks for several must call this function under
+        ``if __name__ == "__main__":``, since the processes import it.
 
     Returns
     -------
@@ -77,28 +83,36 @@ def run(
     """
     catalog = catalog or Catalog()
     experiment.check_plugins(catalog)
+    if jobs < 1:
+        raise ConfigError(f"jobs = {jobs}: give at least 1")
+    jobs = min(jobs, len(experiment.strategies) * len(experiment.seed_list))
     folder = None if out is None else Path(out)
     saved = open_folder(folder, experiment, resume) if folder else {}
-    threads = saved.get("threads") or experiment.threads or torch.get_num_threads()
+    threads = saved.get("threads") or experiment.threads or max(1, torch.get_num_threads() // jobs)
     with configured(threads, choose_device(experiment.device)) as device:
         dataset = load_dataset(experiment.dataset, catalog)
-        info = describe(experiment, dataset, threads, device)
-        bench = _Bench(experiment, dataset, catalog, device, listener)
+        info = describe(experiment, dataset, threads, device, jobs)
+        bench = Bench(experiment, dataset, catalog, device, listener)
         if folder and saved:
             bench.recall(folder)
         for number in range(len(experiment.strategies)):  # what cannot begin is refused before anything runs
             bench.session(number, experiment.seed_list[0], None)
         if folder:
             make_folder(folder)
-        with locked(folder) if folder else nullcontext():
+        with locked(folder) if folder else nullcontext() as lock:
             if folder:
                 saved = open_folder(folder, experiment, resume)  # as it is now that nobody else can change it
                 write_json(folder / DESCRIPTION, with_saved_strategies(info, saved))
-            runs = [
-                _run_one(bench, i, seed, folder, keep_going)
-                for seed in experiment.seed_list
-                for i in range(len(experiment.strategies))
-            ]
+            if jobs > 1:
+                from .workers import run_side_by_side
+
+                runs = run_side_by_side(bench, jobs, threads, folder, keep_going, lock)
+            else:
+                runs = [
+                    run_one(bench, i, seed, folder, keep_going)
+                    for seed in experiment.seed_list
+                    for i in range(len(experiment.strategies))
+                ]
     order = {spec.label: i for i, spec in enumerate(experiment.strategies)}
     info["initial_pools"] = [start.initial.as_dict() for _, start in sorted(bench.starts.items())]
     return Result(sorted(runs, key=lambda r: (order[r.strategy], r.seed)), info, folder)
@@ -112,7 +126,7 @@ class Start(NamedTuple):
 
 
 @dataclass
-class _Bench:
+class Bench:
     """What all runs of an experiment share; initial pools and reserves are drawn once per seed."""
 
     experiment: Experiment
@@ -123,6 +137,7 @@ class _Bench:
 
     def __post_init__(self) -> None:
         self.starts: dict[int, Start] = {}
+        self.kept: set[int] = set()
 
     def recall(self, folder: Path) -> None:
         """Take over the initial pools that ``folder`` holds, as far as they fit."""
@@ -155,6 +170,13 @@ class _Bench:
             )
             self.starts[seed] = Start(reserved, pool)
         return self.starts[seed]
+
+    def keep(self, folder: Path, seed: int) -> None:
+        """Write down how the initial pool of ``seed`` was selected, unless it has been done."""
+        initial = self.start(seed).initial
+        if seed not in self.kept:
+            write_initial(folder, initial)
+            self.kept.add(seed)
 
     @property
     def memory_limit(self) -> int:
@@ -213,7 +235,8 @@ class _Bench:
         )
 
 
-def _run_one(bench: _Bench, number: int, seed: int, folder: Path | None, keep_going: bool) -> RunResult:
+def run_one(bench: Bench, number: int, seed: int, folder: Path | None, keep_going: bool) -> RunResult:
+    """Do, or go on with, the run of strategy ``number`` with ``seed``; see :func:`run` for the others."""
     label = bench.experiment.strategies[number].label
     headline = task_named(bench.dataset.task).headline
     store = Store(run_folder(folder, label, seed)) if folder else None
@@ -225,7 +248,7 @@ def _run_one(bench: _Bench, number: int, seed: int, folder: Path | None, keep_go
             store.set_meta("run", {"strategy": label, "seed": seed, "headline": headline})
             store.set_meta("error", "")
         if folder is not None:
-            write_initial(folder, bench.start(seed).initial)
+            bench.keep(folder, seed)
         session = bench.session(number, seed, store)
         while session.advance() is not None:
             session.answer()

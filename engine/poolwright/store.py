@@ -304,8 +304,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` alone; the lock goes with the process, however it ends.
+def locked(folder: Path) -> Iterator[int]:
+    """Hold ``folder`` alone; the lock goes with the process, and those given its descriptor, however they end.
+
+    Yields
+    ------
+    int
+        The descriptor that holds the lock.
 
     Raises
     ------
@@ -322,7 +327,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{folder} is in use by another process: wait for it, or choose another --out") from None
-        yield
+        yield file.fileno()
 
 
 def _encode(label: Label) -> int | bytes:

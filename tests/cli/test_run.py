@@ -26,6 +26,19 @@ def test_run_without_a_configuration_compares_the_demonstrations_strategies(pool
     assert result.runs[0].curve()[0] == [50, 70, 90]
 
 
+def test_runs_side_by_side_are_those_of_one_process(poolwright, tmp_path):
+    for jobs in (1, 2):
+        arguments = ["--strategy", "margin", "--strategy", "random", "--set", "threads=1", *SMALL]
+        outcome = poolwright("run", "--out", tmp_path / str(jobs), "--jobs", jobs, *arguments)
+        assert outcome.status == 0, outcome.err
+        assert "run 2/2: " in outcome.out
+    one, two = (load_result(tmp_path / str(jobs)) for jobs in (1, 2))
+    assert [[r.selected for r in run.records] for run in two.runs] == [
+        [r.selected for r in run.records] for run in one.runs
+    ]
+    assert (tmp_path / "2" / "report.html").exists()
+
+
 def test_report_shows_a_run_again_and_merges_others(poolwright, tmp_path):
     for name in ("entropy", "random"):
         assert poolwright("run", "--strategy", name, "--out", tmp_path / name, *SMALL).status == 0

@@ -77,8 +77,7 @@ class PoolBatches:
             room = torch.cuda.mem_get_info(self.device)[0] // 2
         if 4 * len(self._samples) * math.prod(shape) > room:
             return None
-        layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
-        kept = torch.empty(len(self._samples), *shape, device=self.device, memory_format=layout)
+        kept = torch.empty(len(self._samples), *shape, device=self.device, memory_format=torch.channels_last)
         for rows in torch.arange(len(self._samples)).split(1024):
             kept[rows[0] : rows[-1] + 1] = self._samples.inputs(rows, device=self.device)
         return kept
@@ -97,7 +96,5 @@ class PoolBatches:
         return (order if self._kept is None else order.to(self.device)).unbind()
 
     def _images(self, rows: Tensor) -> Tensor:
-        if self._kept is not None:
-            return self._kept[rows]
-        images = self._samples.inputs(rows, device=self.device)
-        return images.contiguous(memory_format=torch.channels_last) if self.device.type == "cuda" else images
+        images = self._samples.inputs(rows, device=self.device) if self._kept is None else self._kept[rows]
+        return images.contiguous(memory_format=torch.channels_last)

@@ -105,13 +105,6 @@ class RepresentationLearner:
         train(players, batches, cycle=cycle, strategy=self.name, epochs=self.epochs, precision=self.precision)
 
 
-def to_device(networks: nn.Module, device: str | torch.device) -> None:
-    """Move networks to where they compute; on CUDA in the layout that its convolutions like."""
-    networks.to(device)
-    if torch.device(device).type == "cuda":
-        networks.to(memory_format=torch.channels_last)
-
-
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """Convolve in float32 proper on CUDA: with TF32 the scores would depend on the size of the batch."""
@@ -194,7 +187,7 @@ class AdversarialStrategy(RepresentationLearner, ABC):
             )
         shape = image_shape(cycle, self.name)
         networks = self._start(shape, cycle)
-        to_device(networks, cycle.device)
+        networks.to(cycle.device, memory_format=torch.channels_last)
         self._train(self.players(networks, cycle), PoolBatches(cycle, labeled, unlabeled, self.batch_size), cycle)
         self._keep(networks)
 
@@ -223,7 +216,7 @@ class AdversarialStrategy(RepresentationLearner, ABC):
             return torch.empty(0)
         if self._networks is None:
             raise PluginError(f"{self.name}: score needs what update trained, but update has not been called")
-        to_device(self._networks, cycle.device)
+        self._networks.to(cycle.device, memory_format=torch.channels_last)
         with torch.no_grad(), exact_convolutions():
             scored = self.scorer(self._networks, cycle)
             return torch.cat([scored(images) for images in cycle.inputs(unlabeled, 2 * self.batch_size)])

@@ -22,7 +22,7 @@ from ..nn.losses import (
     sample_latents,
 )
 from ..nn.networks import MLP, Decoder, Discriminator, Encoder, GaussianHead, ImageShape, Trunk
-from ..nn.strategy import AdversarialStrategy, RepresentationLearner, exact_convolutions, to_device
+from ..nn.strategy import AdversarialStrategy, RepresentationLearner, exact_convolutions
 from ..nn.training import Losses, Player
 from ._kernels import data_errors
 
@@ -280,7 +280,7 @@ class SRAALInit(RepresentationLearner):
         shape = image_shape(cycle, self.name)
         encoder, decoder = Encoder(shape, self.width, self.latent), Decoder(shape, self.width, self.latent)
         for network in (encoder, decoder):
-            to_device(network, cycle.device)
+            network.to(cycle.device, memory_format=torch.channels_last)
 
         def losses(batch: Batch) -> Losses:
             mu, logvar = encoder(batch.images)

@@ -36,7 +36,8 @@ def online_uncertainty(p: Tensor) -> Tensor:
     largest = p.amax(1)
     variance = (p - 1 / n_classes).square().mean(1)
     smallest = (largest - 1 / n_classes).square() / (n_classes - 1)
-    ratio = torch.where(variance > 0, smallest / variance, 1.0).clamp(max=1)
+    rounding = 4 * torch.finfo(torch.float32).eps / n_classes  # within it p is uniform, and the ratio would be noise
+    ratio = torch.where(variance > rounding**2, smallest / variance, 1.0).clamp(max=1)
     return (1 - ratio * largest).clamp(0, 1).float()
 
 

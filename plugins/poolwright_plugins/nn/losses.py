@@ -78,6 +78,23 @@ def discriminator_accuracy(logits: Tensor, n_labeled: int) -> Tensor:
     return 0.5 * on_both_states(torch.cat([logits[:n_labeled] > 0, logits[n_labeled:] <= 0]).float(), n_labeled)
 
 
+def discriminator_auc(logits: Tensor, n_labeled: int) -> Tensor:
+    """Return how often a labeled sample has the higher logit of a pair, a tie being a half: the area under the ROC.
+
+    Unlike the accuracy it does not depend on a threshold, which relabeled states shift.
+    """
+    difference = logits[:n_labeled, None] - logits[None, n_labeled:]
+    return (0.5 * (1 + difference.sign())).mean()
+
+
+def told_apart(logits: Tensor, n_labeled: int) -> dict[str, Tensor]:
+    """Return how well D tells the two apart, for the log."""
+    return {
+        "accuracy": discriminator_accuracy(logits, n_labeled),
+        "auc": discriminator_auc(logits, n_labeled),
+    }
+
+
 def active_units(variance: Tensor) -> int:
     """Return how many latent dimensions carry information, from the variance of mu over samples, ``(latent,)``.
 

@@ -185,18 +185,18 @@ class AdversarialStrategy(RepresentationLearner, ABC):
                 f"{self.name} tells labeled samples from unlabeled ones, but nothing is labeled yet: "
                 f"let another strategy choose the initial pool, such as random or sraal-init"
             )
-        shape = image_shape(cycle, self.name)
-        networks = self._start(shape, cycle)
-        networks.to(cycle.device, memory_format=torch.channels_last)
+        networks = self._start(cycle)
         self._train(self.players(networks, cycle), PoolBatches(cycle, labeled, unlabeled, self.batch_size), cycle)
         self._keep(networks)
 
-    def _start(self, shape: ImageShape, cycle: Cycle) -> nn.ModuleDict:
+    def _start(self, cycle: Cycle) -> nn.ModuleDict:
+        """Return the networks to train, fresh or as they are, on the device."""
+        shape = image_shape(cycle, self.name)
         data = {"shape": list(shape), "n_classes": cycle.n_classes, "task": cycle.task.name}
-        if self.warm_start and self._networks is not None and self._data == data:
-            return self._networks
-        self._data = data
-        return self._build()
+        if not self.warm_start or self._networks is None or self._data != data:
+            self._data = data
+            self._networks = self._build()
+        return self._networks.to(cycle.device, memory_format=torch.channels_last)
 
     def _build(self) -> nn.ModuleDict:
         return self.build(ImageShape(*self._data["shape"]), self._data["n_classes"], self._data["task"]).eval()

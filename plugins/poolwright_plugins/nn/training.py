@@ -83,22 +83,39 @@ class _Turn:
         if losses.means is not None:
             self.variances.append(losses.means.detach().var(0))
 
-    def report(self, cycle: Cycle, strategy: str, where: str) -> None:
-        """Log the means over the epoch, or raise PluginError where a loss was not finite."""
-        values = torch.stack(self.values).double().cpu()
-        wrong = ~torch.isfinite(values)
-        if wrong.any():
-            step = int(wrong.any(1).nonzero()[0])
-            name, lr = self.names[int(wrong[step].nonzero()[0])], f"{self.player.lr_name} (now {self.player.lr:g})"
-            raise PluginError(
-                f"{strategy}: the {self.player.name}'s loss {name!r} became NaN or infinite in {where}, at its step "
-                f"{step + 1} of {len(values)}: lower {lr}, or look for extreme values in the inputs"
-            )
-        for name, value in zip(self.names, values.mean(0).tolist(), strict=True):
+    def first_failure(self) -> tuple[int, str] | None:
+        """Return the first step of the epoch, from 0, at which a loss was not finite, and which one; None without."""
+        wrong = ~torch.isfinite(self.values_by_step).cpu()
+        if not wrong.any():
+            return None
+        at = int(wrong.any(1).nonzero()[0])
+        return at // self.player.turns, self.names[int(wrong[at].nonzero()[0])]
+
+    @property
+    def values_by_step(self) -> Tensor:
+        """The logged losses of the epoch, float64 ``(steps, losses)``."""
+        return torch.stack(self.values).double()
+
+    def log(self, cycle: Cycle) -> None:
+        """Log the means over the epoch, and begin the next."""
+        for name, value in zip(self.names, self.values_by_step.mean(0).tolist(), strict=True):
             cycle.log(name, value)
         if self.variances:
             cycle.log("active_units", active_units(torch.stack(self.variances).mean(0)))
         self.values, self.variances = [], []
+
+
+def _check(turns: Sequence[_Turn], strategy: str, where: str) -> None:
+    """Raise PluginError where a loss of the epoch was not finite, naming the first."""
+    failures = [(found[0], order, found[1]) for order, turn in enumerate(turns) if (found := turn.first_failure())]
+    if not failures:
+        return
+    step, order, loss = min(failures)
+    rates = " or ".join(f"{turn.player.lr_name} (now {turn.player.lr:g})" for turn in turns)
+    raise PluginError(
+        f"{strategy}: the {turns[order].player.name}'s loss {loss!r} became NaN or infinite in {where}, at step "
+        f"{step + 1}: lower {rates}, or look for extreme values in the inputs"
+    )
 
 
 def mixed_precision(device: torch.device, precision: Precision) -> str:
@@ -158,8 +175,9 @@ def train(
             drawn = batches.epoch(cycle.generator, players[0].turns)
         _take_turns(turns, drawn, autocast)
         if done == batches.steps - 1:
+            _check(turns, strategy, f"epoch {epoch + 1} of {epochs}")
             for turn in turns:
-                turn.report(cycle, strategy, f"epoch {epoch + 1} of {epochs}")
+                turn.log(cycle)
     for network in chain.from_iterable(player.networks for player in players):
         network.eval()
 

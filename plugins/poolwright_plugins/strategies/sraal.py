@@ -16,10 +16,10 @@ from ..nn.images import Batch, PoolBatches, image_shape
 from ..nn.indicators import INDICATORS, Indicator, indicator_of
 from ..nn.losses import (
     adversarial_loss,
-    discriminator_accuracy,
     discriminator_loss,
     kl_divergence,
     sample_latents,
+    told_apart,
 )
 from ..nn.networks import MLP, Decoder, Discriminator, Encoder, GaussianHead, ImageShape, Trunk
 from ..nn.strategy import AdversarialStrategy, RepresentationLearner, exact_convolutions
@@ -73,8 +73,8 @@ class SRAAL(AdversarialStrategy):
     :class:`~poolwright_plugins.nn.strategy.RepresentationLearner`.
 
     Logged by epoch: ``reconstruction``, ``kl``, ``adversarial`` (each on L plus on U), ``stl`` and ``stl_kl`` (on L),
-    ``discriminator``, D's ``accuracy`` (mean of both pools) and ``active_units`` of all heads; and ``indicator``,
-    the mean over the unlabeled.
+    ``discriminator``, D's ``accuracy`` (mean of both pools) and ``auc``, and ``active_units`` of all heads; and
+    ``indicator``, the mean over the unlabeled.
 
     Parameters
     ----------
@@ -82,6 +82,10 @@ class SRAAL(AdversarialStrategy):
         Weight of the autoencoder's loss (lambda_1 of eq. 7; lambda_3 is ``lambda_adv``).
     lambda_stl : float
         Weight of the supervised loss (lambda_2 of eq. 7).
+    beta_stl : float
+        Weight of the KL term in the supervised loss; 1 in eq. 2. There what a latent vector says of the label costs
+        at least as much as it gains, so that little is learned; the information bottleneck of Alemi et al. (ICLR
+        2017) takes 0.001.
     indicator : {"oui", "entropy", "std", "binary"}
         What says how uncertain the learner is: the online uncertainty indicator (eq. 3), the entropy over its
         largest value, 1 - the standard deviation of the probabilities over its largest value (Table 1), or 1 for
@@ -96,6 +100,7 @@ class SRAAL(AdversarialStrategy):
 
     lambda_uir: float = 1.0
     lambda_stl: float = 1.0
+    beta_stl: float = 1.0
     indicator: Indicator = "oui"
     relabel: bool = True
     stl: bool = True
@@ -113,7 +118,7 @@ class SRAAL(AdversarialStrategy):
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
         super().check_parameters()
-        self._check_numbers("lambda_uir", "lambda_stl", least=0)
+        self._check_numbers("lambda_uir", "lambda_stl", "beta_stl", least=0)
         self._check_names(indicator=Indicator)
         self._check_switches("relabel", "stl")
 
@@ -183,7 +188,7 @@ class SRAAL(AdversarialStrategy):
                 logged["stl"] = task_loss(predicted, annotations[batch.labeled])
                 divergence = kl_divergence(mu, logvar)
                 logged["stl_kl"] = divergence.mean() if self.kl_reduction == "mean" else divergence.sum()
-                total = total + self.lambda_stl * (logged["stl"] + self.beta * logged["stl_kl"])
+                total = total + self.lambda_stl * (logged["stl"] + self.beta_stl * logged["stl_kl"])
             return Losses(total, logged, means=unified)
 
         return losses
@@ -194,7 +199,7 @@ class SRAAL(AdversarialStrategy):
                 unified = networks["encoder"].unified(batch.images)
             logits = networks["discriminator"](unified)
             loss = discriminator_loss(logits, batch.n_labeled, indicator[batch.unlabeled])
-            return Losses(loss, {"discriminator": loss, "accuracy": discriminator_accuracy(logits, batch.n_labeled)})
+            return Losses(loss, {"discriminator": loss, **told_apart(logits, batch.n_labeled)})
 
         return losses
 

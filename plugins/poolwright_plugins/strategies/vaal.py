@@ -14,10 +14,10 @@ from poolwright import Cycle
 from ..nn.images import Batch
 from ..nn.losses import (
     adversarial_loss,
-    discriminator_accuracy,
     discriminator_loss,
     gaussian_wasserstein,
     sample_latents,
+    told_apart,
 )
 from ..nn.networks import Decoder, Discriminator, Encoder, ImageDiscriminator, ImageShape
 from ..nn.strategy import AdversarialStrategy
@@ -51,8 +51,8 @@ class VAAL(AdversarialStrategy):
     :class:`~poolwright_plugins.nn.strategy.RepresentationLearner`.
 
     Logged by epoch: ``reconstruction``, ``kl`` and ``adversarial`` (each on L plus on U), ``discriminator``, D's
-    ``accuracy`` (mean of both pools) and ``active_units``, the latent dimensions whose posterior mean varies by
-    more than 0.01 within a batch.
+    ``accuracy`` (mean of both pools) and ``auc``, and ``active_units``, the latent dimensions whose posterior mean
+    has a variance above 0.01 within a batch.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class VAAL(AdversarialStrategy):
         def losses(batch: Batch) -> Losses:
             logits = networks["discriminator"](_read(networks, batch.images))
             loss = discriminator_loss(logits, batch.n_labeled)
-            return Losses(loss, {"discriminator": loss, "accuracy": discriminator_accuracy(logits, batch.n_labeled)})
+            return Losses(loss, {"discriminator": loss, **told_apart(logits, batch.n_labeled)})
 
         return losses
 

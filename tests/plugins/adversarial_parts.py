@@ -11,6 +11,17 @@ from poolwright import Cycle, Dataset, TensorSplit, testing
 
 SMALL: dict[str, Any] = {"width": 4, "latent": 4, "epochs": 2, "batch_size": 16}
 
+FINDER: dict[str, Any] = {
+    "width": 8,
+    "latent": 4,
+    "epochs": 30,
+    "batch_size": 32,
+    "reconstruction": "sum",
+    "lr_vae": 2e-3,
+    "lr_d": 2e-3,
+}
+"""Settings that learn a small pool in seconds."""
+
 
 class Pictures(Dataset):
     """Given images (and labels, 0 and 1 in turn, by default) as a data set that prepares nothing."""

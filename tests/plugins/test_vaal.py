@@ -13,18 +13,8 @@ from poolwright_plugins.nn.images import PoolBatches
 from poolwright_plugins.nn.losses import kl_divergence
 from poolwright_plugins.strategies.vaal import VAAL
 
-from .adversarial_parts import SMALL, Pictures, cycle_with, logged, planted, trained
+from .adversarial_parts import FINDER, SMALL, Pictures, cycle_with, logged, planted, trained
 
-FINDER: dict[str, Any] = {
-    "width": 8,
-    "latent": 4,
-    "epochs": 30,
-    "batch_size": 32,
-    "reconstruction": "sum",
-    "lr_vae": 2e-3,
-    "lr_d": 2e-3,
-}
-"""Settings that learn a small pool in seconds."""
 ABLATIONS = ["none", "no-vae", "frozen-vae", "no-discriminator"]
 
 

@@ -23,13 +23,35 @@ from poolwright_plugins.strategies.badge import Badge
 from poolwright_plugins.strategies.coreset import CoreSet
 from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
+from poolwright_plugins.strategies.sraal import SRAAL, SRAALInit
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
+from poolwright_plugins.strategies.vaal import VAAL
 from poolwright_plugins.wrappers.stop_when import StopWhen
+
+from .adversarial_parts import SMALL
 
 
 @pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
 def test_strategies_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "params"),
+    [
+        (VAAL, {}),
+        (VAAL, {"ablation": "no-vae"}),
+        (VAAL, {"ablation": "frozen-vae"}),
+        (VAAL, {"ablation": "no-discriminator"}),
+        (VAAL, {"warm_start": True}),
+        (SRAAL, {}),
+        (SRAAL, {"relabel": False, "stl": False}),
+        (SRAAL, {"warm_start": True}),
+        (SRAALInit, {}),
+    ],
+)
+def test_adversarial_strategies_conform(plugin: type, params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", plugin, SMALL | params)
 
 
 @pytest.mark.parametrize("params", [{"threshold": 1.01}, {"stable": 2}])

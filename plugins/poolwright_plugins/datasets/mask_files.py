@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poolwright import DatasetError
 
-from .image_files import Form, ImageFiles, opened
+from .image_files import Form, Pictures, fill, opened
 
 MASK_SUFFIXES = (".png", ".bmp", ".pgm", ".tif", ".tiff")
 """Of the files that are taken for masks; JPEG would blur their numbers."""
@@ -64,10 +64,12 @@ class MaskValues:
         return labels
 
 
-class ImageMaskFiles(ImageFiles):
+class ImageMaskFiles(Pictures):
     """A split of pictures and masks, each read when it is asked for.
 
-    A mask must have its picture's size; both are scaled alike, the mask to the nearest pixel.
+    A mask must have its picture's size; both are scaled alike, the mask to the nearest pixel. ``labels(ids)`` gives
+    int64 ``(n, height, width)``, or a DatasetError that names a file which is missing or damaged, has another size
+    than its picture, or holds numbers that stand for nothing.
 
     Parameters
     ----------
@@ -82,7 +84,7 @@ class ImageMaskFiles(ImageFiles):
     """
 
     def __init__(self, title: str, paths: Sequence[str], masks: Sequence[str], form: Form, values: MaskValues) -> None:
-        super().__init__(title, paths, torch.empty(0, dtype=values.dtype), form)
+        super().__init__(title, paths, form)
         self.masks = masks
         self.values = values
 
@@ -91,19 +93,11 @@ class ImageMaskFiles(ImageFiles):
         """Memory that all pictures and masks take once decoded."""
         return super().nbytes + len(self) * self.form.height * self.form.width * self.values.dtype.itemsize
 
-    def labels(self, ids: Tensor) -> Tensor:
-        """Return masks, int64 ``(n, height, width)``.
+    def _empty_labels(self, n: int) -> Tensor:
+        return torch.empty(n, self.form.height, self.form.width, dtype=self.values.dtype)
 
-        Raises
-        ------
-        DatasetError
-            A file is missing or damaged, has another size than its picture, or holds numbers that stand for nothing.
-        """
-        return self.compact_labels(ids).long()
-
-    def compact_labels(self, ids: Tensor) -> Tensor:
-        """Return masks as they are kept in memory, uint8 or int32 ``(n, height, width)``."""
-        return self._gather(ids, (self.form.height, self.form.width), self.values.dtype, self._mask)
+    def _read_labels(self, ids: Tensor, out: Tensor) -> None:
+        fill(out, ids, self._mask)
 
     def _mask(self, sample: int) -> Any:
         path = self.masks[sample]

@@ -38,8 +38,8 @@ class MaskValues:
     """
 
     def __init__(self, classes: Mapping[int, int], ignored: Collection[int], ignore_index: int) -> None:
-        # The last entry stands for every number that the table does not hold.
-        self._table = np.full(max(*classes, *ignored) + 2, -1, np.int32)
+        # Every number of 8 bits has an entry; the last one stands for all that the table does not hold.
+        self._table = np.full(max(*classes, *ignored, 255) + 2, -1, np.int32)
         self._table[list(ignored)] = ignore_index
         self._table[list(classes)] = list(classes.values())
         self._named = sorted({*classes, *ignored})
@@ -53,9 +53,10 @@ class MaskValues:
         DatasetError
             One of them is neither a class nor ignored.
         """
-        labels = self._table[np.clip(numbers, -1, len(self._table) - 1)]
-        unknown = labels < 0
-        if unknown.any():
+        within = numbers if numbers.dtype == np.uint8 else np.clip(numbers, -1, len(self._table) - 1)
+        labels = self._table[within]
+        if labels.min() < 0:
+            unknown = labels < 0
             known = ", ".join(map(str, self._named[:40])) + (", ..." if len(self._named) > 40 else "")
             raise DatasetError(
                 f"{title}: {path}: {int(unknown.sum())} pixels hold numbers that are neither a class nor ignored, "
@@ -106,7 +107,8 @@ class ImageMaskFiles(Pictures):
                 raise DatasetError(
                     f"{self.title}: {path} is a picture in colors ({mask.mode}): a mask holds one number a pixel"
                 )
-            numbers = np.asarray(mask).astype(np.int64)
+            pixels = np.asarray(mask)
+            numbers = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int64)
         with opened(self.paths[sample], self.title) as image:
             size = image.height, image.width
         if numbers.shape != size:

@@ -192,10 +192,19 @@ class Bench:
         spec = self.experiment.oracle
         if not spec.rate:
             return DatasetOracle(self.dataset.pool)
+        if self.dataset.task != "classification":
+            raise ConfigError(
+                f"oracle.rate = {spec.rate}: a wrong label is another class of a sample, and {self.dataset.task} has "
+                f"masks: leave it out",
+                ("oracle", "rate"),
+            )
         superclass = spec.superclass
         if superclass is True:
             if self.dataset.superclasses is None:
-                raise ConfigError("oracle.superclass = true, but this data set names none: give them as a list")
+                raise ConfigError(
+                    "oracle.superclass = true, but this data set names none: give them as a list",
+                    ("oracle", "superclass"),
+                )
             superclass = list(self.dataset.superclasses)
         return NoisyOracle(
             self.dataset.pool,
@@ -209,6 +218,7 @@ class Bench:
         """Return the session of one strategy and seed."""
         e = self.experiment
         spec = e.strategies[number]
+        oracle = self.oracle(seed)  # what cannot answer is refused before an initial pool is selected, which takes long
         reserved, initial = self.start(seed)
         return Session(
             self.dataset,
@@ -228,7 +238,7 @@ class Bench:
             allow_truth=e.allow_truth,
             marked=initial.truth,
             store=store,
-            oracle=self.oracle(seed),
+            oracle=oracle,
             listener=self.listener,
             catalog=self.catalog,
             label=spec.label,

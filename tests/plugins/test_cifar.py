@@ -57,6 +57,15 @@ def test_a_class_in_two_superclasses_is_refused(tmp_path: Path) -> None:
         loaded(CIFAR100, root=str(tmp_path))
 
 
+def test_arrays_in_the_order_of_fortran_are_read_as_well(tmp_path: Path) -> None:
+    folder = write_cifar10(tmp_path)
+    data = np.asfortranarray(cifar_pixels("test_batch", 6))
+    (folder / "test_batch").write_bytes(pickled({"data": data, "labels": [0] * 6}))
+    assert torch.equal(
+        loaded(CIFAR10, root=str(tmp_path)).test.data, torch.from_numpy(data.copy("C").reshape(-1, 3, 32, 32))
+    )
+
+
 def test_missing_files_are_named_with_the_folder_and_the_ways_to_get_them(tmp_path: Path) -> None:
     folder = write_cifar10(tmp_path)
     (folder / "data_batch_4").unlink()

@@ -77,6 +77,13 @@ def test_val_is_validation_data_beside_test_and_test_data_without(tmp_path: Path
     assert (len(alone.pool), len(alone.test), alone.validation) == (6, 7, None)
 
 
+def test_train_may_be_a_class(tmp_path: Path) -> None:
+    write_classes(tmp_path, {"car": 10, "train": 10, "test": 10})
+    data = loaded(ImageFolder, root=str(tmp_path))
+    assert data.classes == ("car", "test", "train")
+    assert (len(data.pool), len(data.test)) == (24, 6)
+
+
 def test_test_data_may_lack_a_class(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", {"a": 2, "b": 2, "c": 2})
     write_classes(tmp_path / "test", {"a": 1, "c": 2})

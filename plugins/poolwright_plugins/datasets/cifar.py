@@ -199,11 +199,12 @@ class PickledArray:
     def pixels(self) -> Tensor | None:
         """Return the images, uint8 ``(n, 3, 32, 32)``; None where it is not an array of as many bytes a row."""
         match self.state:
-            case (_, (int(n), int(size)), PickledType(code="u1"), False | 0, str() | bytes() as raw):
+            case (*_, (int(n), int(size)), PickledType(code="u1"), fortran, str() | bytes() as raw):
                 # A string of Python 2 comes as text, a byte a character.
                 content = bytearray(raw.encode("latin1") if isinstance(raw, str) else raw)
                 if size == PIXELS and n > 0 and len(content) == n * size:
-                    return torch.frombuffer(content, dtype=torch.uint8).reshape(n, *SHAPE)
+                    rows = torch.frombuffer(content, dtype=torch.uint8).reshape((size, n) if fortran else (n, size))
+                    return (rows.T.contiguous() if fortran else rows).reshape(n, *SHAPE)
         return None
 
 

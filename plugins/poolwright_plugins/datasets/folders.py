@@ -38,7 +38,8 @@ def files_in(folder: Path, title: str, *, suffixes: Collection[str] = SUFFIXES) 
     DatasetError
         The folder cannot be read, or holds no such file.
     """
-    found, others = [], []
+    found: list[str] = []
+    others: list[str] = []
     for entry in _entries(folder, title):
         known = os.path.splitext(entry.name)[1].lower() in suffixes and not entry.is_dir()
         (found if known else others).append(entry.name)

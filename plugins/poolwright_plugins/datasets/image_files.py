@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ DEEP_MODES = ("I", "F")
 """How Pillow's names of pixels with more than 8 bits begin."""
 SHORTER_SIDE = 8 / 7
 """Shorter side before the middle is cut out, over the cut's: 256 / 224, the custom for ImageNet."""
-BLOCK = 4096
+BLOCK = 2048
 """Pictures between two reports of the progress."""
 
 log = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ class Form:
     fit: str
 
 
-class ImageFiles:
-    """A split whose pictures are decoded when they are asked for, by as many threads as torch uses.
+class Pictures(ABC):
+    """Pictures that are decoded when they are asked for, by as many threads as torch uses; labels are a subclass's.
 
     Pixels are taken as they are stored; a rotation noted in the file's EXIF data is not applied, as torchvision's
     folders do it. Scaling is bilinear with antialiasing. No file is opened before one is asked for.
@@ -63,24 +64,21 @@ class ImageFiles:
         Of the data set, for errors.
     paths : sequence of str
         The files.
-    labels : Tensor
-        int64 ``(n,)``.
     form : Form
         What the pictures are brought to.
     """
 
-    def __init__(self, title: str, paths: Sequence[str], labels: Tensor, form: Form) -> None:
+    def __init__(self, title: str, paths: Sequence[str], form: Form) -> None:
         self.title = title
         self.paths = paths
         self.form = form
-        self._labels = labels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     @property
     def nbytes(self) -> int:
-        """Memory that all samples take once decoded."""
+        """Memory that all pictures take once decoded."""
         return len(self) * self.form.channels * self.form.height * self.form.width
 
     def inputs(self, ids: Tensor) -> Tensor:
@@ -92,49 +90,87 @@ class ImageFiles:
             A file is missing, damaged, or of a size or kind that does not fit.
         """
         form = self.form
-        shape = (form.channels, form.height, form.width)
-        return self._gather(ids, shape, torch.uint8, lambda sample: read_image(self.paths[sample], form, self.title))
+        images = torch.empty(len(ids), form.channels, form.height, form.width, dtype=torch.uint8)
+        self._read_inputs(ids, images)
+        return images
 
     def labels(self, ids: Tensor) -> Tensor:
-        """Return the classes of ``ids``, int64 ``(n,)``."""
-        return self._labels[ids]
-
-    def compact_labels(self, ids: Tensor) -> Tensor:
-        """Return the labels as they are kept in memory."""
-        return self.labels(ids)
+        """Return the labels of ``ids``, int64: one a picture, or one a pixel."""
+        labels = self._empty_labels(len(ids))
+        self._read_labels(ids, labels)
+        return labels.long()
 
     def in_memory(self) -> TensorSplit:
-        """Return the same samples, decoded."""
-        form, labels = self.form, []
-        images = torch.empty(len(self), form.channels, form.height, form.width, dtype=torch.uint8)
-        for ids in torch.arange(len(self)).split(BLOCK):
-            images[ids[0] : ids[-1] + 1] = self.inputs(ids)
-            labels.append(self.compact_labels(ids))
-            log.info("%s: %d of %d pictures read", self.title, int(ids[-1]) + 1, len(self))
-        return TensorSplit(images, torch.cat(labels))
+        """Return the same samples, decoded.
 
-    @staticmethod
-    def _gather(ids: Tensor, shape: tuple[int, ...], dtype: torch.dtype, read: Callable[[int], Any]) -> Tensor:
-        """Return what ``read`` gives for each id, read in parallel."""
-        gathered = torch.empty(len(ids), *shape, dtype=dtype)
-        rows = gathered.numpy()
+        Raises
+        ------
+        DatasetError
+            A file is missing, damaged, or of a size or kind that does not fit.
+        """
+        form, n = self.form, len(self)
+        images = torch.empty(n, form.channels, form.height, form.width, dtype=torch.uint8)
+        labels = self._empty_labels(n)
+        for ids in torch.arange(n).split(BLOCK):
+            part = slice(int(ids[0]), int(ids[-1]) + 1)
+            self._read_inputs(ids, images[part])
+            self._read_labels(ids, labels[part])
+            log.info("%s: %d of %d pictures read", self.title, part.stop, n)
+        return TensorSplit(images, labels)
 
-        def fill(row: int, sample: int) -> None:
-            rows[row] = read(sample)
+    def _read_inputs(self, ids: Tensor, out: Tensor) -> None:
+        fill(out, ids, lambda sample: read_image(self.paths[sample], self.form, self.title))
 
-        numbers = ids.tolist()
-        threads = min(torch.get_num_threads(), len(numbers))
-        if threads <= 1:
-            for row, sample in enumerate(numbers):
-                fill(row, sample)
-        else:
-            with ThreadPoolExecutor(threads) as executor:
-                # list(): raises what a thread raised
-                list(executor.map(fill, range(len(numbers)), numbers))
-        return gathered
+    @abstractmethod
+    def _empty_labels(self, n: int) -> Tensor:
+        """Return room for ``n`` labels in the type in which they are kept in memory."""
+
+    @abstractmethod
+    def _read_labels(self, ids: Tensor, out: Tensor) -> None:
+        """Write the labels of ``ids`` into ``out``."""
 
 
-def kept(splits: Sequence[ImageFiles], memory: Any) -> list[Split]:
+class ImageFiles(Pictures):
+    """A split of pictures of one class each.
+
+    Parameters
+    ----------
+    title, paths, form
+        As in :class:`Pictures`.
+    classes : Tensor
+        int64 ``(n,)``.
+    """
+
+    def __init__(self, title: str, paths: Sequence[str], classes: Tensor, form: Form) -> None:
+        super().__init__(title, paths, form)
+        self.classes = classes
+
+    def _empty_labels(self, n: int) -> Tensor:
+        return torch.empty(n, dtype=torch.int64)
+
+    def _read_labels(self, ids: Tensor, out: Tensor) -> None:
+        out[:] = self.classes[ids]
+
+
+def fill(out: Tensor, ids: Tensor, read: Callable[[int], Any]) -> None:
+    """Write what ``read`` gives for each of ``ids`` into the rows of ``out``, with as many threads as torch uses."""
+    rows = out.numpy()
+
+    def fill_row(row: int, sample: int) -> None:
+        rows[row] = read(sample)
+
+    samples = ids.tolist()
+    threads = min(torch.get_num_threads(), len(samples))
+    if threads <= 1:
+        for row, sample in enumerate(samples):
+            fill_row(row, sample)
+        return
+    with ThreadPoolExecutor(threads) as executor:
+        # list() raises what a thread raised.
+        list(executor.map(fill_row, range(len(samples)), samples))
+
+
+def kept(splits: Sequence[Pictures], memory: Any) -> list[Split]:
     """Return the splits decoded into memory where all of them together take at most ``memory`` GiB, else as they are.
 
     Raises

@@ -88,7 +88,8 @@ class ImageFolder(ClassFolders):
                 f"{self.title}: there is no folder {root.absolute()}: set root to the folder that holds one folder "
                 f"a class, or train and test with those"
             )
-        train = first_folder([root / "train"]) or root
+        # A folder `train` of pictures is a class: there are such things as trains.
+        train = root / "train" if (root / "train").is_dir() and subfolders(root / "train", self.title) else root
         validation = first_folder([train.parent / name for name in VALIDATION_FOLDERS]) if train != root else None
         test = first_folder([root / "test"]) if train != root else None
         if test is None:

@@ -72,7 +72,7 @@ class ImageMaskFolder(SegmentationFiles):
         memory: float = 2.0,
     ) -> None:
         self.root = root
-        self.classes = classes
+        self.class_names = classes
         self.values = values
         self.ignore_index = ignore_index
         self.size = size
@@ -92,7 +92,7 @@ class ImageMaskFolder(SegmentationFiles):
         ConfigError
             An option has no sense.
         """
-        self.classes = self._names(self.classes)
+        self.classes = self._names(self.class_names)
         values = self._mask_values()
         root = Path(self.root).expanduser()
         present = [part for part in PARTS if (root / part / "images").is_dir()]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from poolwright import DatasetError
 
-from .image_files import Form, ImageFiles, opened
+from .image_files import Form, Pictures, fill, opened
 
 MASK_SUFFIXES = (".png", ".bmp", ".pgm", ".tif", ".tiff")
 """Of the files that are taken for masks; JPEG would blur their numbers."""
@@ -38,8 +38,8 @@ class MaskValues:
     """
 
     def __init__(self, classes: Mapping[int, int], ignored: Collection[int], ignore_index: int) -> None:
-        # The last entry stands for every number that the table does not hold.
-        self._table = np.full(max(*classes, *ignored) + 2, -1, np.int32)
+        # Every number of 8 bits has an entry; the last one stands for all that the table does not hold.
+        self._table = np.full(max(*classes, *ignored, 255) + 2, -1, np.int32)
         self._table[list(ignored)] = ignore_index
         self._table[list(classes)] = list(classes.values())
         self._named = sorted({*classes, *ignored})
@@ -53,9 +53,10 @@ class MaskValues:
         DatasetError
             One of them is neither a class nor ignored.
         """
-        labels = self._table[np.clip(numbers, -1, len(self._table) - 1)]
-        unknown = labels < 0
-        if unknown.any():
+        within = numbers if numbers.dtype == np.uint8 else np.clip(numbers, -1, len(self._table) - 1)
+        labels = self._table[within]
+        if labels.min() < 0:
+            unknown = labels < 0
             known = ", ".join(map(str, self._named[:40])) + (", ..." if len(self._named) > 40 else "")
             raise DatasetError(
                 f"{title}: {path}: {int(unknown.sum())} pixels hold numbers that are neither a class nor ignored, "
@@ -64,10 +65,12 @@ class MaskValues:
         return labels
 
 
-class ImageMaskFiles(ImageFiles):
+class ImageMaskFiles(Pictures):
     """A split of pictures and masks, each read when it is asked for.
 
-    A mask must have its picture's size; both are scaled alike, the mask to the nearest pixel.
+    A mask must have its picture's size; both are scaled alike, the mask to the nearest pixel. ``labels(ids)`` gives
+    int64 ``(n, height, width)``, or a DatasetError that names a file which is missing or damaged, has another size
+    than its picture, or holds numbers that stand for nothing.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ class ImageMaskFiles(ImageFiles):
     """
 
     def __init__(self, title: str, paths: Sequence[str], masks: Sequence[str], form: Form, values: MaskValues) -> None:
-        super().__init__(title, paths, torch.empty(0, dtype=values.dtype), form)
+        super().__init__(title, paths, form)
         self.masks = masks
         self.values = values
 
@@ -91,19 +94,11 @@ class ImageMaskFiles(ImageFiles):
         """Memory that all pictures and masks take once decoded."""
         return super().nbytes + len(self) * self.form.height * self.form.width * self.values.dtype.itemsize
 
-    def labels(self, ids: Tensor) -> Tensor:
-        """Return masks, int64 ``(n, height, width)``.
+    def _empty_labels(self, n: int) -> Tensor:
+        return torch.empty(n, self.form.height, self.form.width, dtype=self.values.dtype)
 
-        Raises
-        ------
-        DatasetError
-            A file is missing or damaged, has another size than its picture, or holds numbers that stand for nothing.
-        """
-        return self.compact_labels(ids).long()
-
-    def compact_labels(self, ids: Tensor) -> Tensor:
-        """Return masks as they are kept in memory, uint8 or int32 ``(n, height, width)``."""
-        return self._gather(ids, (self.form.height, self.form.width), self.values.dtype, self._mask)
+    def _read_labels(self, ids: Tensor, out: Tensor) -> None:
+        fill(out, ids, self._mask)
 
     def _mask(self, sample: int) -> Any:
         path = self.masks[sample]
@@ -112,7 +107,8 @@ class ImageMaskFiles(ImageFiles):
                 raise DatasetError(
                     f"{self.title}: {path} is a picture in colors ({mask.mode}): a mask holds one number a pixel"
                 )
-            numbers = np.asarray(mask).astype(np.int64)
+            pixels = np.asarray(mask)
+            numbers = pixels if pixels.dtype == np.uint8 else pixels.astype(np.int64)
         with opened(self.paths[sample], self.title) as image:
             size = image.height, image.width
         if numbers.shape != size:

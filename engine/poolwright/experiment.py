@@ -26,6 +26,7 @@ from .folder import (
     write_initial,
     write_json,
 )
+from .gallery import keep_pictures
 from .initial import draw_initial
 from .learner import LearnerFactory
 from .machine import choose_device, configured, describe
@@ -263,6 +264,8 @@ def run_one(bench: Bench, number: int, seed: int, folder: Path | None, keep_goin
         while session.advance() is not None:
             session.answer()
         if store is not None:
+            if seed == bench.experiment.seed_list[0]:
+                keep_pictures(bench.dataset, session.history, store.folder)
             store.set_meta("complete", True)
     except StoreError:
         raise
@@ -278,4 +281,4 @@ def run_one(bench: Bench, number: int, seed: int, folder: Path | None, keep_goin
             store.close()
     records = session.history if session else []
     bench.listener(Event("run", "", label, seed, len(records), bench.experiment.budget, bench.experiment.budget))
-    return RunResult(label, seed, headline, records, complete=not error, error=error)
+    return RunResult(label, seed, headline, records, not error, error, store.folder if store is not None else None)

@@ -192,7 +192,9 @@ def load_result(folder: str | Path) -> Result:
                 records = [CycleRecord(**record) for record in cycles]
                 facts = meta["run"]
                 complete, error = bool(meta.get("complete")), meta.get("error", "")
-                runs.append(RunResult(facts["strategy"], facts["seed"], facts["headline"], records, complete, error))
+                runs.append(
+                    RunResult(facts["strategy"], facts["seed"], facts["headline"], records, complete, error, path)
+                )
     pools = [read_initial(folder, seed) for seed in sorted({run.seed for run in runs})]
     return Result(runs, info | {"initial_pools": [pool.as_dict() for pool in pools if pool is not None]}, folder)
 

@@ -28,6 +28,8 @@ class RunResult:
         The run came to its end. One that did not, and has no error, was stopped and can be resumed.
     error : str
         Why it failed, if it did.
+    folder : Path or None
+        Where the run is kept.
     """
 
     strategy: str
@@ -36,6 +38,7 @@ class RunResult:
     records: Sequence[CycleRecord]
     complete: bool = True
     error: str = ""
+    folder: Path | None = None
 
     def curve(self, metric: str | None = None, part: str = "test") -> tuple[list[int], list[float]]:
         """Return labels paid for and a metric on ``part`` (``"test"`` or ``"validation"``), one point a cycle."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,7 @@ from .merging import section, sources
 from .statistics import QUERY_PHASES, MeanCurve, best, measured, query_phases, summarize
 
 if TYPE_CHECKING:
-    from ..results import Result
+    from ..results import Result, RunResult
 
 
 def write_html(result: Result, path: Path | str) -> Path:
@@ -74,7 +76,7 @@ def render(result: Result) -> str:
             figures=_figures(result),
             query=_query_table(result),
             query_phases=QUERY_PHASES,
-            strategies=[_rendered(details(result, item)) for item in summaries],
+            strategies=[_rendered(details(result, item), result.of(item.label)) for item in summaries],
             say=wording,
             palette=figures.SERIES,
         )
@@ -207,7 +209,7 @@ def _safe(svg: object) -> Any:
     return Markup(svg)
 
 
-def _rendered(item: StrategyDetails) -> dict[str, Any]:
+def _rendered(item: StrategyDetails, runs: Sequence[RunResult]) -> dict[str, Any]:
     from . import figures
 
     plots = []
@@ -215,7 +217,21 @@ def _rendered(item: StrategyDetails) -> dict[str, Any]:
         seeds = "one seed" if len(series) == 1 else f"a line for each of {len(series)} seeds"
         alt = f"{name} of {item.summary.label} over cycles, {seeds}"
         plots.append((name, _safe(figures.logged(series, alt))))
-    return {**vars(item), "plots": plots}
+    return {**vars(item), "plots": plots, "pictures": _pictures(runs)}
+
+
+def _pictures(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Return what the first run that kept pictures selected in its first and last cycle."""
+    from ..gallery import pictures
+
+    for run in runs:
+        kept = pictures(run.folder) if run.folder is not None else []
+        if kept:
+            return [
+                {"seed": run.seed, "cycle": cycle, "data": "data:image/png;base64," + b64encode(content).decode()}
+                for cycle, content in kept
+            ]
+    return []
 
 
 def _curves_alt(labels: dict[int, str], curves: dict[int, MeanCurve], metric: str) -> str:

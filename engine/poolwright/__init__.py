@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .selection import select
     from .session import Session
     from .spec import Experiment
-    from .state import CycleRecord
+    from .state import CycleRecord, InitialPool
     from .store import Store
 
 _HOME = {
@@ -68,7 +68,7 @@ _HOME = {
     **{name: ("learner", name) for name in ("Learner", "LearnerView")},
     **{name: ("oracle", name) for name in ("DatasetOracle", "NoisyOracle", "Oracle")},
     **{name: ("results", name) for name in ("Result", "RunResult")},
-    "CycleRecord": ("state", "CycleRecord"),
+    **{name: ("state", name) for name in ("CycleRecord", "InitialPool")},
     "Experiment": ("spec", "Experiment"),
     "Rows": ("rows", "Rows"),
     "load_dataset": ("preparation", "load_dataset"),
@@ -86,6 +86,7 @@ __all__ = [
     "DatasetError",
     "DatasetOracle",
     "Experiment",
+    "InitialPool",
     "LabelLeakError",
     "Learner",
     "LearnerError",

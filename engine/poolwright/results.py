@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .metrics import aubc, final
-from .state import CycleRecord
+from .state import CycleRecord, InitialPool
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Result:
     runs : list of RunResult
         Strategies in the order of the configuration, seeds within.
     info : dict
-        The configuration, and the machine and versions it ran with.
+        The configuration, the machine and versions it ran with, and how the initial pools were selected.
     folder : Path or None
         Where the runs are kept.
     """
@@ -87,6 +87,11 @@ class Result:
     runs: list[RunResult]
     info: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def initial(self) -> list[InitialPool]:
+        """How the initial pools were selected, by seed; empty where several results were merged."""
+        return [InitialPool(**plain) for plain in self.info.get("initial_pools", [])]
 
     @property
     def strategies(self) -> list[str]:

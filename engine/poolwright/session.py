@@ -332,7 +332,7 @@ class Session:
             stray = first_stray(value[None], n_classes, self.dataset.ignore_index)
             if stray is not None:
                 reason = no_class(stray.value, n_classes, self.dataset.ignore_index)
-                raise PoolError(f"tell: the mask of id {i} holds at row {stray.y}, column {stray.x} {reason}")
+                raise PoolError(f"tell: the mask of id {i} holds at row {stray.y}, column {stray.x} the value {reason}")
 
     def skip(self, ids: Any) -> None:
         """Give up on ids that were asked: nobody can tell. They cost nothing and are not asked again."""

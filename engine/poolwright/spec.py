@@ -190,9 +190,15 @@ def as_roles(strategy: Roles | Mapping[str, Any] | str | Callable[..., Any]) -> 
     if isinstance(strategy, Roles):
         return strategy
     try:
-        return StrategySpec.model_validate(_named(strategy)).roles([])
+        spec = StrategySpec.model_validate(_named(strategy))
     except pydantic.ValidationError as error:
         raise _explained(error) from None
+    for key in ("batch", "candidates"):
+        if getattr(spec, key) is not None:
+            raise ConfigError(
+                f"strategy: {key} = {getattr(spec, key)} has no effect here: give {key} to the session itself"
+            )
+    return spec.roles([])
 
 
 def _plain_part(part: Part) -> dict[str, Any]:
@@ -399,6 +405,8 @@ def _explained(error: pydantic.ValidationError) -> ConfigError:
     """Return pydantic's first complaint as one line in our words, with the key."""
     first = error.errors()[0]
     key = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]()]", part)))
+    if key and key[-1] in ("int", "str", "float", "bool"):  # which of several types pydantic tried
+        key = key[:-1]
     dotted = ".".join(str(part) for part in key)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

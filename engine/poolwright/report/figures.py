@@ -90,8 +90,8 @@ def query_times(times: Mapping[int, Mapping[int, float]], alt: str) -> str:
     return drawing.svg
 
 
-def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str) -> str:
-    """Draw one logged quantity, small: a thin line of (cycle, value) for each seed."""
+def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str, across: str = "cycle") -> str:
+    """Draw one logged quantity, small: a thin line of (cycle, value) for each seed; ``across`` names the cycle."""
     with _drawing(alt, (3.3, 2.2), alt) as drawing:
         for place, points in enumerate(series):
             shown = thinned([(x, y) for x, y in points if math.isfinite(y)])
@@ -99,7 +99,7 @@ def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str) -> str:
             drawing.axes.plot([x for x, _ in shown], [y for _, y in shown], **style)
         drawing.axes.locator_params(axis="y", nbins=5)
         _whole_cycles(drawing.axes)
-        drawing.axes.set_xlabel("cycle")
+        drawing.axes.set_xlabel(across)
     return drawing.svg
 
 

@@ -12,7 +12,7 @@ from ..errors import StoreError
 from . import wording
 from .details import StrategyDetails, details, legend, mean_curves, mean_query_times
 from .merging import section, sources
-from .statistics import MeanCurve, best, summarize
+from .statistics import QUERY_PHASES, MeanCurve, best, measured, query_phases, summarize
 
 if TYPE_CHECKING:
     from ..results import Result
@@ -72,6 +72,8 @@ def render(result: Result) -> str:
             tested=any(item.versus_baseline is not None for item in summaries),
             notes=wording.notes(summaries),
             figures=_figures(result),
+            query=_query_table(result),
+            query_phases=QUERY_PHASES,
             strategies=[_rendered(details(result, item)) for item in summaries],
             say=wording,
             palette=figures.SERIES,
@@ -104,7 +106,34 @@ def _source(name: str, info: dict[str, Any]) -> dict[str, Any]:
         if section(info, key):
             rows.append((term, plain(section(info, key))))
     whole = json.dumps(config, indent=2, sort_keys=True, default=str) if config else ""
-    return {"name": name, "rows": rows, "config": whole}
+    return {"name": name, "rows": rows, "config": whole, "initial": _initial(name, info)}
+
+
+def _initial(name: str, info: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how the initial pools were selected: a row a seed, and what was logged; None where nothing is known."""
+    from ..state import InitialPool
+    from . import figures
+
+    pools = [InitialPool(**plain) for plain in info.get("initial_pools", ())]
+    if not pools:
+        return None
+    series: dict[str, list[list[tuple[float, float]]]] = {}
+    for pool in pools:
+        for title, values in pool.logs.items():
+            series.setdefault(title, []).append(list(enumerate(values)))
+    plots = []
+    for title, lines in series.items():
+        seeds = "one seed" if len(lines) == 1 else f"a line for each of {len(lines)} seeds"
+        alt = f"{title} of the initial selection{' of ' + name if name else ''}, {seeds}"
+        plots.append((title, _safe(figures.logged(lines, alt, across="value"))))
+    chosen = section(section(info, "config"), "initial")
+    return {
+        "chosen": plain(chosen.get("strategy", "")),
+        "phases": [phase for phase in QUERY_PHASES if any(phase in pool.seconds for pool in pools)],
+        "held_out": any(pool.held_out for pool in pools),
+        "pools": pools,
+        "plots": plots,
+    }
 
 
 def plain(value: Any) -> str:
@@ -152,6 +181,17 @@ def _figures(result: Result) -> list[dict[str, Any]]:
             }
         )
     return [entry | {"svg": _safe(entry["svg"])} for entry in shown]
+
+
+def _query_table(result: Result) -> list[dict[str, Any]]:
+    """Return for each strategy that asked for labels the mean seconds of a query by phase, and what is left out."""
+    rows = []
+    for label in result.strategies:
+        counted = measured(result.of(label))
+        seconds = query_phases(counted or result.of(label))
+        if seconds is not None:
+            rows.append({"label": label, "seconds": seconds, "total": sum(seconds.values()), "finished": bool(counted)})
+    return rows
 
 
 def _swatches(figure: str, entries: list[tuple[int, str]]) -> list[tuple[Any, str]]:

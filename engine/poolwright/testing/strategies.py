@@ -37,12 +37,13 @@ CHANGES = "whatever changes is in its state"
 RESUMED = "a resumed run selects the same next batch"
 ONE = "one unlabeled sample is enough"
 DUPLICATES = "identical samples do no harm"
+TASKS = "it works for every task that it does not rule out"
 
 
 def contract(subject: Subject) -> None:
     """Hooks are marked and named as they must be, and the tasks are known."""
     bench.hooks(subject)
-    bench.task_of(subject)
+    bench.tasks_of(subject)
 
 
 def needed(subject: Subject) -> None:
@@ -273,6 +274,21 @@ def duplicates(subject: Subject) -> None:
     _a_cycle(subject, identical=True)
 
 
+def every_task(subject: Subject) -> None:
+    """A cycle with reward, update, score and select, where there is only what is declared, for each further task."""
+    others = bench.tasks_of(subject)[1:]
+    if not others:
+        raise Inapplicable("it works for one task")
+    for task in others:
+        try:
+            _one_cycle(Bench(subject, minimal=True, task=task), allow=None)
+        except Exception as error:  # a stranger's hook may raise anything
+            meant = bench.tasks_of(subject)[0]
+            raise Broken(
+                f"for {task}: {subject.brief(error)} (if it is not meant for that, say tasks = ({meant!r},))"
+            ) from error
+
+
 def _a_cycle(subject: Subject, **dataset: object) -> None:
     table = Bench(subject, dataset=dataset)
     composition = table.compose()
@@ -291,6 +307,7 @@ RUNS = (
     Rule(RESUMED, resumed, (PLAIN, SAME)),
     Rule(ONE, one, (SELECTED,)),
     Rule(DUPLICATES, duplicates, (SELECTED,)),
+    Rule(TASKS, every_task, (SELECTED,)),
 )
 """Rules about runs, once the results of each hook are known to be sound."""
 

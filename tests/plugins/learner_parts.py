@@ -9,6 +9,7 @@ from torch import Tensor
 
 from poolwright import Dataset, Samples, TensorSplit, streams
 from poolwright_plugins.learners.cnn import CNN
+from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.linear import Linear
 from poolwright_plugins.learners.mlp import MLP
 
@@ -95,3 +96,13 @@ class Scenes(Dataset):
     @property
     def inputs(self) -> Tensor:
         return self.prepare(self.pool.data)
+
+
+def small_drn(**params: Any) -> DRND22:
+    """Return a learner that trains in a second."""
+    return DRND22(**{"width": 2, "epochs": 1, "batch_size": 8, **params})
+
+
+def weights_of(learner: Any) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = learner.state_dict()["network"]
+    return result

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from poolwright import ConfigError, LearnerError
 from poolwright.metrics import evaluate
@@ -19,26 +17,16 @@ from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.resnet50_segmentation import DeepLabV3ResNet50, FCNResNet50
 from poolwright_plugins.learners.segmentation import pixel_cross_entropy
 
-from .learner_parts import Blobs, Scenes, fit
-from .test_image_learners import file_of, image, parameter_count, randomized
+from .learner_parts import Blobs, Scenes, fit, small_drn, weights_of
+from .test_image_learners import image
 
 RESNET50 = [FCNResNet50, DeepLabV3ResNet50]
 ALL = [DRND22, *RESNET50]
 STILL: dict[str, Any] = {"lr": 1e-12, "epochs": 1, "weight_decay": 0.0}
 
 
-def quick(**params: Any) -> DRND22:
-    """Return a learner that trains in a second."""
-    return DRND22(**{"width": 2, "epochs": 1, "batch_size": 8, **params})
-
-
 def probabilities(learner: Any, inputs: Tensor) -> Tensor:
     result: Tensor = learner.predict(inputs)["probabilities"]
-    return result
-
-
-def weights_of(learner: Any) -> dict[str, Tensor]:
-    result: dict[str, Tensor] = learner.state_dict()["network"]
     return result
 
 
@@ -81,123 +69,9 @@ def test_a_batch_of_ignored_pixels_has_loss_0_and_no_gradient() -> None:
 def test_scenes_that_are_ignored_whole_leave_the_weights_as_they_were() -> None:
     data = Scenes(n=4)
     data.pool._labels.fill_(255)
-    fresh = weights_of(fit(quick(lr=1e-30, weight_decay=0.0), data.labeled()))
-    trained = fit(quick(lr=0.1, weight_decay=0.0), data.labeled())
+    fresh = weights_of(fit(small_drn(lr=1e-30, weight_decay=0.0), data.labeled()))
+    trained = fit(small_drn(lr=0.1, weight_decay=0.0), data.labeled())
     assert all(torch.equal(parameter, fresh[name]) for name, parameter in trained._network.named_parameters())
-
-
-# -- layouts ---------------------------------------------------------------------------------------------------------
-
-
-def test_drn_d_22_has_the_size_and_names_of_the_paper_and_its_code() -> None:
-    with torch.device("meta"):
-        network: Any = DRND22().build((3, 64, 64), 1000)
-    assert round(parameter_count(network) / 1e6, 1) == 16.4  # as its authors give it
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert shapes["layer0.0.weight"] == (16, 3, 7, 7)
-    assert shapes["layer2.0.weight"] == (32, 16, 3, 3)
-    assert shapes["layer3.0.downsample.0.weight"] == (64, 32, 1, 1)
-    assert shapes["layer6.1.conv2.weight"] == (512, 512, 3, 3)
-    assert shapes["layer7.0.weight"] == shapes["layer8.0.weight"] == (512, 512, 3, 3)
-    assert shapes["fc.weight"] == (1000, 512, 1, 1)
-    tops = {name.partition(".")[0] for name in shapes}
-    assert tops == {*(f"layer{i}" for i in range(9)), "fc"}
-    dilations = {
-        name.partition(".")[0]: module.dilation[0]
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d) and module.kernel_size[0] > 1
-    }
-    assert dilations == dict.fromkeys(map("layer{}".format, (0, 1, 2, 3, 4, 8)), 1) | {
-        "layer5": 2, "layer6": 4, "layer7": 2
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("size", [(32, 32), (33, 47), (8, 8)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_maps_of_drn_are_an_eighth_and_its_logits_as_large_as_the_image(
-    size: tuple[int, int], channels: int
-) -> None:
-    network: Any = DRND22(width=2).build((channels, *size), 5)
-    x = image(channels, *size)
-    assert network.maps(x)["out"].shape == (2, 64, *(math.ceil(side / 8) for side in size))
-    assert network(x).shape == (2, 5, *size)
-
-
-@pytest.mark.parametrize(("kind", "name"), [(FCNResNet50, "fcn_resnet50"), (DeepLabV3ResNet50, "deeplabv3_resnet50")])
-def test_the_resnet50_networks_are_torchvisions(kind: type, name: str, tmp_path: Path) -> None:
-    make = getattr(torchvision.models.segmentation, name)
-    source = randomized(make(weights=None, weights_backbone=None, num_classes=3, aux_loss=True))
-    learner = kind(weights=file_of(source, tmp_path), aux_weight=0)  # the file's auxiliary classifier is left out
-    data = Scenes(n=2, size=(33, 40))
-    learner.load_pretrained(data.labeled())
-    out = learner.predict(data.inputs)
-    with torch.no_grad():
-        expected = source(data.inputs)["out"]
-        maps = source.backbone(data.inputs)["out"]
-    torch.testing.assert_close(out["probabilities"], expected.softmax(1), rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(out["embeddings"], maps.mean((2, 3)), rtol=1e-3, atol=1e-5)
-    assert parameter_count(kind().build((3, 33, 40), 3)) == parameter_count(source)
-
-
-# -- weights of others -----------------------------------------------------------------------------------------------
-
-
-def official(width: int, classes: int) -> dict[str, Tensor]:
-    network: Any = randomized(DRND22(width=width).build((3, 32, 32), classes))
-    result: dict[str, Tensor] = network.state_dict()
-    return result
-
-
-def test_drn_takes_the_authors_classifier_and_segmentation_networks(tmp_path: Path) -> None:
-    state = official(2, 3)
-    seg = {re.sub(r"^layer(\d)", r"base.\1", name).replace("fc.", "seg."): value for name, value in state.items()}
-    forms = {
-        "plain": state,
-        "parallel": {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
-        "segmentation": seg | {"up.weight": torch.zeros(3, 1, 16, 16)},
-    }
-    data = Scenes(n=2)
-    for form, content in forms.items():
-        torch.save(content, tmp_path / f"{form}.pth")
-        learner = quick(weights=str(tmp_path / f"{form}.pth"))
-        learner.load_pretrained(data.labeled())
-        loaded = weights_of(learner)
-        assert all(torch.equal(loaded[name], value) for name, value in state.items())
-
-
-def test_weights_for_other_classes_leave_the_last_layer_fresh(tmp_path: Path) -> None:
-    state = official(2, 1000)
-    torch.save(state, tmp_path / "imagenet.pth")
-    learner = fit(
-        quick(weights=str(tmp_path / "imagenet.pth"), **STILL), Scenes(n=2, channels=1).labeled(), start="pretrained"
-    )
-    loaded = weights_of(learner)
-    assert loaded["fc.weight"].shape == (3, 64, 1, 1)
-    torch.testing.assert_close(loaded["layer8.0.weight"], state["layer8.0.weight"], rtol=0, atol=1e-5)
-
-
-def test_a_resnet50_of_imagenet_gives_the_backbone(tmp_path: Path) -> None:
-    source = randomized(torchvision.models.resnet50())
-    learner = FCNResNet50(weights=file_of(source, tmp_path))
-    data = Scenes(n=2, channels=1)
-    learner.load_pretrained(data.labeled())
-    expected = {f"backbone.{name}": value for name, value in source.state_dict().items() if not name.startswith("fc")}
-    loaded = weights_of(learner)
-    assert all(torch.equal(loaded[name], value) for name, value in expected.items())
-    with pytest.raises(LearnerError, match="weights of another network; they differ in layer0"):
-        quick(weights=learner.weights).load_pretrained(data.labeled())
-
-
-def test_weights_of_another_segmentation_network_or_a_damaged_file_are_refused(tmp_path: Path) -> None:
-    torch.save(official(4, 3), tmp_path / "wide.pth")
-    (tmp_path / "damaged.pth").write_bytes((tmp_path / "wide.pth").read_bytes()[:1000])
-    labeled = Scenes(n=2).labeled()
-    for name, message in (
-        ("wide", "of another network; they differ in layer0.0.weight"),
-        ("damaged", "cannot be read"),
-    ):
-        with pytest.raises(LearnerError, match=f"learner drn-d-22: .*{name}.pth' .*{message}"):
-            fit(quick(weights=str(tmp_path / f"{name}.pth")), labeled, start="pretrained")
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -208,7 +82,7 @@ def test_drn_learns_scenes_in_seconds() -> None:
     unseen = data.labeled(*range(24, 32))
     params: dict[str, Any] = {"width": 2, "batch_size": 4, "lr": 1e-2}
     untrained, trained = (
-        evaluate(fit(quick(**params | {"epochs": epochs, "lr": lr}), data.labeled(*range(24))), unseen)
+        evaluate(fit(small_drn(**params | {"epochs": epochs, "lr": lr}), data.labeled(*range(24))), unseen)
         for epochs, lr in ((1, 1e-9), (16, 1e-2))
     )
     assert trained["miou"] > untrained["miou"] + 0.15
@@ -245,7 +119,7 @@ def test_the_auxiliary_loss_counts_by_its_weight() -> None:
     torch.testing.assert_close(losses[2] - losses[0], 3 * aux_loss)
 
 
-@pytest.mark.parametrize("learner", [quick(), DeepLabV3ResNet50(epochs=1)], ids=["drn", "deeplab"])
+@pytest.mark.parametrize("learner", [small_drn(), DeepLabV3ResNet50(epochs=1)], ids=["drn", "deeplab"])
 @pytest.mark.parametrize("size", [(8, 8), (33, 40)])
 def test_one_scene_is_enough_and_its_image_has_statistics(learner: Any, size: tuple[int, int]) -> None:
     data = Scenes(n=3, size=size)
@@ -267,7 +141,7 @@ def test_batch_norm_that_met_a_single_value_learns_from_the_next_batch() -> None
 @pytest.mark.parametrize("shape", [(1, 31, 50), (3, 48, 48)])
 def test_probabilities_are_those_of_pixels_and_embeddings_one_vector_an_image(shape: tuple[int, ...]) -> None:
     data = Scenes(n=5, channels=shape[0], size=shape[1:])  # type: ignore[arg-type]
-    out = fit(quick(), data.labeled()).predict(data.inputs)
+    out = fit(small_drn(), data.labeled()).predict(data.inputs)
     assert out["probabilities"].shape == (5, 3, *shape[1:])
     torch.testing.assert_close(out["probabilities"].sum(1), torch.ones(5, *shape[1:]))
     assert out["embeddings"].shape == (5, 64)
@@ -286,9 +160,9 @@ def test_they_do_segmentation_alone_and_have_no_head(kind: type) -> None:
 
 def test_a_warm_start_goes_on_and_a_state_comes_back() -> None:
     data = Scenes(n=4)
-    learner = fit(quick(epochs=2), data.labeled(), seed=1)
+    learner = fit(small_drn(epochs=2), data.labeled(), seed=1)
     before = probabilities(learner, data.inputs)
-    restored = quick(**STILL)
+    restored = small_drn(**STILL)
     restored.load_state_dict(learner.state_dict())
     assert torch.equal(probabilities(restored, data.inputs), before)
     fit(restored, data.labeled(), start="warm", seed=2)
@@ -299,7 +173,7 @@ def test_a_warm_start_goes_on_and_a_state_comes_back() -> None:
 
 def test_dropout_samples_differ_by_the_generator_and_leave_predictions_as_they_were() -> None:
     data = Scenes(n=3)
-    learner = fit(quick(dropout=0.5), data.labeled())
+    learner = fit(small_drn(dropout=0.5), data.labeled())
     before = probabilities(learner, data.inputs)
     one, same, other = (
         learner.sample(data.inputs, torch.Generator().manual_seed(seed))["probabilities"] for seed in (1, 1, 2)
@@ -308,21 +182,21 @@ def test_dropout_samples_differ_by_the_generator_and_leave_predictions_as_they_w
     assert not torch.equal(one, other)
     assert torch.equal(probabilities(learner, data.inputs), before)
     assert "dropout" in learner.provides
-    assert "dropout" not in quick().provides
+    assert "dropout" not in small_drn().provides
 
 
 def test_scenes_that_are_kept_train_like_those_read_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Scenes(n=6)
-    kept = fit(quick(batch_size=4), data.labeled())
+    kept = fit(small_drn(batch_size=4), data.labeled())
     size = len(data.pool) * (4 * 3 * 32 * 32 + 32 * 32)
     read: list[int] = []
     labels = data.pool.labels
     monkeypatch.setattr(data.pool, "labels", lambda ids: read.append(len(ids)) or labels(ids))
     monkeypatch.setattr("poolwright_plugins.learners.base.RESIDENT_BYTES", size)
-    fit(quick(batch_size=4, epochs=3), data.labeled())
+    fit(small_drn(batch_size=4, epochs=3), data.labeled())
     assert read == [4, 2]
     monkeypatch.setattr("poolwright_plugins.learners.base.RESIDENT_BYTES", size - 1)
-    streamed = fit(quick(batch_size=4), data.labeled())
+    streamed = fit(small_drn(batch_size=4), data.labeled())
     assert read == [4, 2] * 2
     assert all(torch.equal(value, weights_of(kept)[name]) for name, value in weights_of(streamed).items())
 
@@ -330,7 +204,7 @@ def test_scenes_that_are_kept_train_like_those_read_in_batches(monkeypatch: pyte
 @pytest.mark.parametrize(("n_classes", "dtype"), [(3, torch.uint8), (255, torch.uint8), (256, torch.int16)])
 def test_kept_masks_are_small_and_still_know_what_to_ignore(n_classes: int, dtype: torch.dtype) -> None:
     masks = torch.tensor([[[0, n_classes - 1, n_classes, 255 if n_classes < 255 else 10**6, -1]]])
-    kept = quick()._kept(masks, n_classes)
+    kept = small_drn()._kept(masks, n_classes)
     assert kept.dtype == dtype
     logits = torch.randn(1, n_classes, 1, 5)
     torch.testing.assert_close(pixel_cross_entropy(logits, kept), pixel_cross_entropy(logits, masks))
@@ -348,8 +222,8 @@ def test_augmentation_changes_image_and_mask_alike() -> None:
     data = Flipped(n=8)
     mirrored = Scenes(n=8)
     mirrored.pool._inputs, mirrored.pool._labels = data.pool._inputs.flip(3), data.pool._labels.flip(2)
-    augmented = fit(quick(augment=True), data.labeled())
-    expected = fit(quick(), mirrored.labeled())
+    augmented = fit(small_drn(augment=True), data.labeled())
+    expected = fit(small_drn(), mirrored.labeled())
     torch.testing.assert_close(
         probabilities(augmented, data.inputs), probabilities(expected, data.inputs), rtol=1e-3, atol=1e-4
     )
@@ -357,28 +231,28 @@ def test_augmentation_changes_image_and_mask_alike() -> None:
 
 def test_augmentation_without_a_way_to_move_the_masks_is_refused() -> None:
     with pytest.raises(ConfigError, match="set augment = false"):
-        fit(quick(augment=True), Scenes(n=2).labeled())
+        fit(small_drn(augment=True), Scenes(n=2).labeled())
 
 
 def test_masks_of_another_size_than_their_images_are_an_error() -> None:
     data = Scenes(n=2)
     data.pool._labels = data.pool._labels[:, :16]
     with pytest.raises(LearnerError, match=r"masks of shape \(2, 16, 32\) for images of shape \(2, 3, 32, 32\)"):
-        fit(quick(), data.labeled())
+        fit(small_drn(), data.labeled())
 
 
 def test_a_loss_that_is_not_finite_names_learner_and_epoch() -> None:
     data = Scenes(n=2)
     data.pool._inputs[1, 0, 3, 3] = math.inf
     with pytest.raises(LearnerError, match=r"learner drn-d-22: the loss became NaN or infinite in epoch 1 of 1"):
-        fit(quick(), data.labeled())
+        fit(small_drn(), data.labeled())
 
 
 @pytest.mark.parametrize(
     ("learner", "message"),
     [
-        (quick(width=0), "learner drn-d-22: width must be an integer of at least 1"),
-        (quick(predict_batch_size=0), "learner drn-d-22: predict_batch_size must be an integer"),
+        (small_drn(width=0), "learner drn-d-22: width must be an integer of at least 1"),
+        (small_drn(predict_batch_size=0), "learner drn-d-22: predict_batch_size must be an integer"),
         (FCNResNet50(aux_weight=-1.0), "learner fcn-resnet50: aux_weight must be 0 or more, not -1.0"),
         (DeepLabV3ResNet50(dropout=1.0), "learner deeplabv3-resnet50: dropout must be at least 0 and below 1"),
     ],
@@ -448,5 +322,5 @@ def test_fits_on_cuda_are_deterministic_and_predict_in_float32(kind: type, monke
 def test_mixed_precision_on_cuda_learns_scenes(precision: str) -> None:
     data = Scenes(n=32, size=(64, 64))
     params: dict[str, Any] = {"width": 4, "epochs": 25, "batch_size": 4, "lr": 1e-2, "device": "cuda"}
-    learner = fit(quick(**params, precision=precision), data.labeled(*range(24)))
+    learner = fit(small_drn(**params, precision=precision), data.labeled(*range(24)))
     assert evaluate(learner, data.labeled(*range(24, 32)), device="cuda")["miou"] > 0.4

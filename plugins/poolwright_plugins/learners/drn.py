@@ -138,7 +138,9 @@ class DRND22(SegmentationLearner):
     Notes
     -----
     The defaults are VAAL's for Cityscapes and BDD100K: Adam with learning rate 1e-3, batches of 8, 100 epochs. The
-    authors of DRN take ``optimizer = "sgd"``, batches of 16, 250 epochs and begin from ImageNet weights.
+    authors of DRN take ``optimizer = "sgd"``, batches of 16, 250 epochs and begin from ImageNet weights. A machine
+    without a GPU trains ``width = 4, epochs = 20, batch_size = 4, lr = 0.005`` on 60 scenes of 64 x 64 pixels in about
+    10 seconds of one core.
     """
 
     width: int = 16

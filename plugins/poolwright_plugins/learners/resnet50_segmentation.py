@@ -131,7 +131,7 @@ class FCNResNet50(ResNet50SegmentationLearner):
 
     Notes
     -----
-    torchvision's own recipe is ``optimizer = "sgd"``, ``schedule = "poly"``, ``lr = 0.01``, 30 epochs, batches of 32,
+    torchvision's own recipe is ``optimizer = "sgd"``, ``schedule = "poly"``, ``lr = 0.02``, 30 epochs, batches of 32,
     from ImageNet weights. The defaults are VAAL's for DRN.
     """
 

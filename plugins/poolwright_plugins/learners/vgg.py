@@ -115,8 +115,8 @@ class VGG16(DropoutLearner):
         mean into two layers of 512, as is usual for CIFAR. ``"auto"`` takes the small one for images of less than 64
         pixels.
     batch_norm : bool
-        After each convolution (``vgg16_bn``, which the authors of VAAL train); without it the network needs a lower
-        learning rate to learn at all.
+        After each convolution (``vgg16_bn``, which the authors of VAAL train). Without it, training from fresh weights
+        may not get going.
     width : int
         Channels of the first convolutions; all others follow from it.
     dropout : float

@@ -108,7 +108,7 @@ def page(results: dict[str, Result], told: dict[str, str]) -> str:
         parts += [ran(name, result)]
         for group in groups(result):
             parts += [shown(name, result, group)]
-        parts += [costs(result), logs(result)]
+        parts += filter(None, [costs(result), logs(result)])
     parts += initial_pools(results)
     return "\n".join([*parts, PAPERS])
 
@@ -170,15 +170,16 @@ def ran(name: str, result: Result) -> str:
         f"{result.info['samples']['test']} for tests.",
         f"Learner: {plain(config['learner'])}. Initial pool: {plain(config['initial'])}. Budget: {config['budget']} "
         f"labels{f', {batch} at a time' if (batch := config.get('batch')) else ''}. Seeds: {plain(seeds)}.",
-        f"Strategies: {'; '.join(parameters(spec) for spec in config['strategy'])}.",
         f"Machine: {machine['processor']}, {machine['cores']} cores, on {machine['device']}; {machine['jobs']} "
         f"{'runs' if machine['jobs'] > 1 else 'run'} at a time, {config['threads']} "
         f"{'threads' if config['threads'] > 1 else 'thread'} each. "
         f"Versions: {plain(result.info['versions'])}.",
     ]
     source = next((ROOT / "experiments").rglob(f"{name}.toml"), None)
-    if source is not None:
-        facts.insert(0, f"Configuration: `{source.relative_to(ROOT).as_posix()}`.")
+    if source is None:
+        facts.append(f"Strategies: {'; '.join(parameters(spec) for spec in config['strategy'])}.")
+    else:
+        facts.insert(0, f"Configuration: `{source.relative_to(ROOT).as_posix()}`, with the strategies' parameters.")
     return "\n".join(f"- {fact}" for fact in facts) + "\n"
 
 

@@ -150,6 +150,21 @@ def test_what_failed_is_said_and_has_no_part_in_the_means(page, result):
     assert rows(text, "vaal")[0][-1] == "3 of 4"
 
 
+def test_strategies_of_a_result_without_a_configuration_beside_it_are_listed(page, result):
+    assert "- Strategies: `random`; `vaal, no VAE` (vaal, ablation no-vae).\n" in page.ran("made", result)
+    known = page.ran("vaal-sraal-fashion-mnist", result)
+    assert "- Configuration: `experiments/vaal-sraal-fashion-mnist.toml`" in known
+    assert "- Strategies:" not in known
+
+
+def test_results_are_those_of_the_configurations_that_they_are_named_after(page):
+    for name, result in page.read_results(EXPERIMENTS / "results").items():
+        for path in EXPERIMENTS.rglob(f"{name}.toml"):
+            said, ran = config.load(path).as_dict(), result.info["config"]
+            for key in ("strategy", "learner", "initial", "budget", "batch"):
+                assert ran[key] == said[key], f"{name}: {key}"
+
+
 def test_what_was_found_stands_under_the_heading(page, result):
     assert "## made\n\nNothing beats random.\n" in page.page({"made": result}, {"made": "Nothing beats random."})
     assert "No results are recorded" in page.page({}, {})

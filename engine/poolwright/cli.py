@@ -152,9 +152,18 @@ def _show(result: Any, page: Path, *, reasons: bool = True) -> Path:
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs; several are shown together.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or files that --json wrote; several are shown together.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="HTML file; report.html in the first folder by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="HTML file; report.html in the first folder by default, or beside the first file.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Keep the figures of one folder in this JSON file, without the ids.", show_default=False),
     ] = None,
 ) -> None:
     """Show the table of one or more runs, finished or not, and write their report.html."""
@@ -162,8 +171,13 @@ def report(
     from .folder import load_result
     from .screen import console
 
-    result = reports.merge([load_result(folder) for folder in folders])
-    page = _show(result, out or folders[0] / "report.html")
+    if json is not None and len(folders) > 1:
+        raise ConfigError("--json keeps the figures of one folder: give one, and report on the files together later")
+    result = reports.merge([reports.read_json(f) if f.suffix == ".json" else load_result(f) for f in folders])
+    if json is not None:
+        reports.write_json(result, json)
+    beside = folders[0].with_suffix(".html") if folders[0].suffix == ".json" else folders[0] / "report.html"
+    page = _show(result, out or beside)
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
 
 

@@ -321,7 +321,10 @@ class _Outbox:
     def send(self, *message: Any) -> None:
         packed = pickle.dumps(message)  # by value: torch's own way through a link leaves the tensors in shared memory
         with self._turn:
-            self._link.send_bytes(packed)
+            try:
+                self._link.send_bytes(packed)
+            except OSError:  # the parent is gone, and nobody is left to tell
+                os._exit(1)
 
     def hear(self, event: Event) -> None:
         self.send("event", event)

@@ -51,6 +51,23 @@ def test_report_shows_a_run_again_and_merges_others(poolwright, tmp_path):
     assert "random" in page
 
 
+def test_the_figures_of_a_run_are_kept_in_a_file_and_reported_on_again(poolwright, tmp_path):
+    for name in ("entropy", "random"):
+        assert poolwright("run", "--strategy", name, "--out", tmp_path / name, *SMALL).status == 0
+        kept = poolwright("report", tmp_path / name, "--json", tmp_path / f"{name}.json")
+        assert kept.status == 0, kept.err
+    outcome = poolwright("report", tmp_path / "entropy.json", tmp_path / "random", "--out", tmp_path / "both.html")
+    assert outcome.status == 0, outcome.err
+    assert "entropy" in outcome.out
+    assert "random" in (tmp_path / "both.html").read_text()
+    assert poolwright("report", tmp_path / "entropy.json").status == 0
+    assert (tmp_path / "entropy.html").exists()
+    refused = poolwright("report", tmp_path / "entropy", tmp_path / "random", "--json", tmp_path / "x.json")
+    assert refused.status == 2
+    assert "--json keeps the figures of one folder" in refused.err
+    assert poolwright("report", tmp_path / "none.json").status == 2
+
+
 def test_a_configuration_file_runs_with_roles_wrappers_and_labels(poolwright, tmp_path):
     (tmp_path / "a.toml").write_text(
         """

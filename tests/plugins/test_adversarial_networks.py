@@ -93,6 +93,8 @@ def test_weights_start_from_kaimings_normal_distribution() -> None:
     for layer in convolutions(trunk):
         fan_in = layer.in_channels * 16
         assert float(layer.weight.detach().std()) == pytest.approx((2 / fan_in) ** 0.5, rel=0.1)
+    expand = Decoder(ImageShape(3, 32, 32), 4, 50).expand
+    assert float(expand.weight.detach().std()) == pytest.approx((2 / 50) ** 0.5, rel=0.1)
     mlp = MLP(64, 1)
     assert not any(layer.bias.any() for layer in mlp.layers if isinstance(layer, nn.Linear))
 

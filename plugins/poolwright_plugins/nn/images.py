@@ -14,7 +14,7 @@ from poolwright import ConfigError, Cycle
 from .networks import ImageShape
 
 RESIDENT_BYTES = 2**30
-"""Prepared images up to this size are kept in memory while a network is trained; on CUDA half of what is free."""
+"""Prepared images up to this size are kept in memory while a network is trained; on CUDA a quarter of what is free."""
 
 
 def image_shape(cycle: Cycle, strategy: str) -> ImageShape:
@@ -74,7 +74,7 @@ class PoolBatches:
         shape = self._samples.shape
         room = RESIDENT_BYTES
         if self.device.type == "cuda":
-            room = torch.cuda.mem_get_info(self.device)[0] // 2
+            room = torch.cuda.mem_get_info(self.device)[0] // 4
         if 4 * len(self._samples) * math.prod(shape) > room:
             return None
         kept = torch.empty(len(self._samples), *shape, device=self.device, memory_format=torch.channels_last)

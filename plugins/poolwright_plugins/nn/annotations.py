@@ -31,7 +31,7 @@ class Annotations:
         dtype = torch.int16 if cycle.n_classes <= torch.iinfo(torch.int16).max else torch.int32
         if len(self._ids) * math.prod(first.shape[1:]) * dtype.itemsize <= RESIDENT_BYTES:
             self._kept = torch.empty(len(self._ids), *first.shape[1:], dtype=dtype, device=self._device)
-            for rows in torch.arange(len(self._ids)).split(256):
+            for rows in torch.arange(len(self._ids)).split(32):
                 self._kept[rows[0] : rows[-1] + 1] = self._read(self._ids[rows])
 
     def _read(self, ids: Tensor) -> Tensor:

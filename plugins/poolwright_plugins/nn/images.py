@@ -78,7 +78,7 @@ class PoolBatches:
         if 4 * len(self._samples) * math.prod(shape) > room:
             return None
         kept = torch.empty(len(self._samples), *shape, device=self.device, memory_format=torch.channels_last)
-        for rows in torch.arange(len(self._samples)).split(1024):
+        for rows in torch.arange(len(self._samples)).split(self._batch_size):
             kept[rows[0] : rows[-1] + 1] = self._samples.inputs(rows, device=self.device)
         return kept
 

@@ -350,7 +350,7 @@ def test_labels_that_do_not_fit_are_read_as_they_are_needed(dataset, monkeypatch
     cycle = cycle_with(dataset)
     rows = torch.tensor([4, 0, 7])
     kept = Annotations(cycle)[rows]
-    monkeypatch.setattr("poolwright_plugins.nn.annotations.RESIDENT_BYTES", 0)
+    monkeypatch.setattr("poolwright_plugins.nn.images.RESIDENT_BYTES", 0)
 
     assert torch.equal(Annotations(cycle)[rows], kept)
     assert torch.equal(kept, cycle.labels(rows))
@@ -475,6 +475,27 @@ def test_on_cuda_it_scores_alike_for_any_batch_size(dataset) -> None:
     scores = trained(strategy, cycle)
     strategy.batch_size = 3
     torch.testing.assert_close(strategy.score(cycle), scores, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dataset", [None, scenes()])
+def test_on_cuda_no_step_waits_for_the_device(dataset) -> None:
+    cycle = cycle_with(dataset)
+    cycle.device = "cuda"
+    strategy = SRAAL(**SMALL)
+    strategy.update(cycle)  # what is set up once may wait
+    networks = strategy._start(cycle)
+    players = strategy.players(networks.train(), cycle)
+    epoch = PoolBatches(cycle, cycle.pool.labeled, cycle.pool.unlabeled, 16).epoch(cycle.generator)
+    next(epoch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = next(epoch)
+        for player in players:
+            player.losses(batch).total.backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.gpu

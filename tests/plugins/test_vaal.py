@@ -358,6 +358,15 @@ def test_the_network_whose_loss_failed_first_is_named() -> None:
         VAAL(**SMALL, ablation="no-vae").update(cycle_with(Pictures(images), labeled=40))
 
 
+@pytest.mark.parametrize(
+    ("rate", "ablation", "network"), [("lr_vae", "no-discriminator", "VAE"), ("lr_d", "none", "discriminator")]
+)
+def test_weights_that_the_last_step_spoiled_are_an_error(rate, ablation, network) -> None:
+    params = SMALL | {"epochs": 1, "batch_size": 100, "ablation": ablation, rate: 1e39}
+    with pytest.raises(PluginError, match=rf"weights of the {network} became NaN or infinite in epoch 1 of 1.*1e\+39"):
+        VAAL(**params).update(cycle_with())
+
+
 def test_vectors_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"vaal: samples must be images .* not of shape \(5,\)"):
         VAAL(**SMALL).update(cycle_with(testing.make_dataset(shape=(5,))))

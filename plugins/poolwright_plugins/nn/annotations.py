@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from poolwright import Cycle
 
-from .images import RESIDENT_BYTES
+from .images import resident_bytes
 
 IGNORED = -100
 """What torch's cross entropy leaves out."""
@@ -28,9 +28,10 @@ class Annotations:
         self._device = torch.device(cycle.device)
         first = self._read(self._ids[:1])
         self._kept: Tensor | None = None
-        if len(self._ids) * 2 * math.prod(first.shape[1:]) <= RESIDENT_BYTES:
-            self._kept = torch.empty(len(self._ids), *first.shape[1:], dtype=torch.int16, device=self._device)
-            for rows in torch.arange(len(self._ids)).split(256):
+        dtype = torch.int16 if cycle.n_classes <= torch.iinfo(torch.int16).max else torch.int32
+        if len(self._ids) * math.prod(first.shape[1:]) * dtype.itemsize <= resident_bytes(self._device):
+            self._kept = torch.empty(len(self._ids), *first.shape[1:], dtype=dtype, device=self._device)
+            for rows in torch.arange(len(self._ids)).split(32):
                 self._kept[rows[0] : rows[-1] + 1] = self._read(self._ids[rows])
 
     def _read(self, ids: Tensor) -> Tensor:

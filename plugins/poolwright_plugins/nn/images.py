@@ -14,7 +14,12 @@ from poolwright import ConfigError, Cycle
 from .networks import ImageShape
 
 RESIDENT_BYTES = 2**30
-"""Prepared images up to this size are kept in memory while a network is trained; on CUDA half of what is free."""
+"""Images, and masks, up to this size are kept in memory while a network is trained."""
+
+
+def resident_bytes(device: torch.device) -> int:
+    """Return how much may be kept on a device: :data:`RESIDENT_BYTES`, or a quarter of what is free on CUDA."""
+    return torch.cuda.mem_get_info(device)[0] // 4 if device.type == "cuda" else RESIDENT_BYTES
 
 
 def image_shape(cycle: Cycle, strategy: str) -> ImageShape:
@@ -72,13 +77,10 @@ class PoolBatches:
     def _keep(self) -> Tensor | None:
         """Return all prepared images on the device, or None where they take too much."""
         shape = self._samples.shape
-        room = RESIDENT_BYTES
-        if self.device.type == "cuda":
-            room = torch.cuda.mem_get_info(self.device)[0] // 2
-        if 4 * len(self._samples) * math.prod(shape) > room:
+        if 4 * len(self._samples) * math.prod(shape) > resident_bytes(self.device):
             return None
         kept = torch.empty(len(self._samples), *shape, device=self.device, memory_format=torch.channels_last)
-        for rows in torch.arange(len(self._samples)).split(1024):
+        for rows in torch.arange(len(self._samples)).split(self._batch_size):
             kept[rows[0] : rows[-1] + 1] = self._samples.inputs(rows, device=self.device)
         return kept
 

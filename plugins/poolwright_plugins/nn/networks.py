@@ -3,9 +3,9 @@
 Layers and widths are those of VAAL (Sinha, Ebrahimi and Darrell, ICCV 2019) and of its authors' code at 32 x 32
 pixels; what other sizes need follows from :func:`image_stages`.
 
-Weights: convolutions, transposed convolutions and linear layers start from Kaiming's normal distribution with
-biases of 0, as in the authors' code; the heads for mu and log variance from torch's own, smaller, uniform one
-(there too), so that variances begin near 1.
+Weights are drawn as in the authors' code: those of convolutions and linear layers from Kaiming's normal distribution,
+with biases of 0; those of transposed convolutions, and of the heads for mu and log variance, from torch's own, smaller,
+uniform one, so that variances begin near 1.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ class Frame(NamedTuple):
 
 
 def kaiming(network: nn.Module) -> None:
-    """Draw fresh weights of all convolutions and linear layers from Kaiming's normal distribution."""
+    """Draw fresh weights of convolutions and linear layers, not of transposed ones, from Kaiming's distribution."""
     for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -31,11 +31,12 @@ class RepresentationLearner:
     latent : int
         Dimensions of the latent space (of each head).
     beta : float
-        Weight of the KL term beside the reconstruction.
+        Weight of the KL term beside the reconstruction. What it should be depends on the scale of the images:
+        8 x 8 pixels in [0, 1] want less than 1, lest ``active_units`` in the log fall to 0.
     reconstruction : {"mean", "sum"}
         Squared error averaged over the pixels, as in the code of VAAL's authors, or half its sum: eq. 1 with
-        a Gaussian decoder of variance 1. With "mean" the KL term outweighs it, and the posterior tends to
-        collapse to the prior; see ``active_units`` in the log.
+        a Gaussian decoder of variance 1. With "mean" and ``beta = 1`` the KL term outweighs it and the posterior
+        collapses to the prior: ``active_units`` falls to 0 in the log, and D reads noise.
     kl_reduction : {"mean", "sum"}
         KL averaged over the samples of a batch, or summed, as in the code of VAAL's authors. It is always summed
         over the latent dimensions.
@@ -119,6 +120,8 @@ def exact_convolutions() -> Iterator[None]:
 @dataclass(kw_only=True, eq=False)
 class AdversarialStrategy(RepresentationLearner, ABC):
     """A strategy whose discriminator tells labeled from unlabeled samples.
+
+    It is trained on all unlabeled samples, also where ``candidates`` lets only some of them be scored.
 
     Parameters
     ----------

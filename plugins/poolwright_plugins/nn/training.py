@@ -63,8 +63,8 @@ class _Turn:
 
     def __init__(self, player: Player, device: torch.device, precision: str) -> None:
         self.player = player
-        parameters = list(chain.from_iterable(network.parameters() for network in player.networks))
-        self._optimizer = torch.optim.Adam(parameters, lr=player.lr, fused=True)
+        self._parameters = list(chain.from_iterable(network.parameters() for network in player.networks))
+        self._optimizer = torch.optim.Adam(self._parameters, lr=player.lr, fused=True)
         self._scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.names: tuple[str, ...] = ()
         self.values: list[Tensor] = []
@@ -92,6 +92,11 @@ class _Turn:
         return at // self.player.turns, self.names[int(wrong[at].nonzero()[0])]
 
     @property
+    def sound(self) -> bool:
+        """Whether all weights are finite."""
+        return bool(torch.stack([parameter.isfinite().all() for parameter in self._parameters]).all())
+
+    @property
     def values_by_step(self) -> Tensor:
         """The logged losses of the epoch, float64 ``(steps, losses)``."""
         return torch.stack(self.values).double()
@@ -106,16 +111,22 @@ class _Turn:
 
 
 def _check(turns: Sequence[_Turn], strategy: str, where: str) -> None:
-    """Raise PluginError where a loss of the epoch was not finite, naming the first."""
+    """Raise PluginError where a loss of the epoch or a weight is not finite, naming the first."""
     failures = [(found[0], order, found[1]) for order, turn in enumerate(turns) if (found := turn.first_failure())]
-    if not failures:
-        return
-    step, order, loss = min(failures)
     rates = " or ".join(f"{turn.player.lr_name} (now {turn.player.lr:g})" for turn in turns)
-    raise PluginError(
-        f"{strategy}: the {turns[order].player.name}'s loss {loss!r} became NaN or infinite in {where}, at step "
-        f"{step + 1}: lower {rates}, or look for extreme values in the inputs"
-    )
+    way_out = f"lower {rates}, or look for extreme values in the inputs"
+    if failures:
+        step, order, loss = min(failures)
+        raise PluginError(
+            f"{strategy}: the {turns[order].player.name}'s loss {loss!r} became NaN or infinite in {where}, at step "
+            f"{step + 1}: {way_out}"
+        )
+    for turn in turns:
+        if not turn.sound:  # no loss shows what the epoch's last step does
+            raise PluginError(
+                f"{strategy}: weights of the {turn.player.name} became NaN or infinite in {where}, at its last step: "
+                f"{way_out}"
+            )
 
 
 def mixed_precision(device: torch.device, precision: Precision) -> str:

@@ -67,14 +67,16 @@ class SRAAL(AdversarialStrategy):
     paper 1 is the state of unlabeled samples in section 3.3, but of labeled ones in eqs. 5 and 6; here it is that of
     labeled ones. D reads posterior means. Labeled and unlabeled images go through the networks in one batch.
 
+    Settings for one CPU core are those of ``vaal``, with ``beta_stl = 0.01``; they take a fifth longer.
+
     The decoder of the STL is an MLP to the classes; for segmentation it is one like the image decoder, with a map
     for each class, and the cross entropy is the mean over the labeled pixels. Further parameters are those of
     :class:`~poolwright_plugins.nn.strategy.AdversarialStrategy` and
     :class:`~poolwright_plugins.nn.strategy.RepresentationLearner`.
 
     Logged by epoch: ``reconstruction``, ``kl``, ``adversarial`` (each on L plus on U), ``stl`` and ``stl_kl`` (on L),
-    ``discriminator``, D's ``accuracy`` (mean of both pools) and ``auc``, and ``active_units`` of all heads; and
-    ``indicator``, the mean over the unlabeled.
+    ``discriminator``, D's ``accuracy`` (mean of both pools; relabeled states shift its threshold) and ``auc``, and
+    ``active_units`` of all heads; and ``indicator``, the mean over the unlabeled.
 
     Parameters
     ----------

@@ -65,3 +65,8 @@ def trained(strategy: Any, cycle: Cycle) -> Tensor:
 def logged(cycle: Cycle, name: str) -> list[float]:
     """Return a series that the tested plugin logged."""
     return cycle._state.logs[f"tested.{cycle._role}.{name}"]
+
+
+def parameters(strategy: Any, name: str) -> list[Tensor]:
+    """Return copies of the weights of one of a strategy's networks."""
+    return [weights.detach().clone() for weights in strategy._networks[name].parameters()]

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Dataset, PluginError, TensorSplit, kernels, testing
+from poolwright import ConfigError, Dataset, PluginError, TensorSplit, testing
 from poolwright_plugins.learners.cnn import CNN
 from poolwright_plugins.nn.annotations import IGNORED, Annotations
 from poolwright_plugins.nn.images import PoolBatches
 from poolwright_plugins.nn.indicators import INDICATORS, online_uncertainty
 from poolwright_plugins.nn.losses import discriminator_loss
-from poolwright_plugins.strategies import sraal
-from poolwright_plugins.strategies.sraal import SRAAL, SRAALInit
+from poolwright_plugins.strategies.sraal import SRAAL, unified
 from poolwright_plugins.strategies.vaal import VAAL
 
 from .adversarial_parts import FINDER, SMALL, Pictures, cycle_with, logged, planted, trained
@@ -49,7 +48,7 @@ def test_the_discriminator_is_told_what_the_learner_is_certain_of() -> None:
     losses = strategy.players(networks, cycle)[1].losses(batch)
 
     indicator = online_uncertainty(cycle.probabilities(cycle.pool.unlabeled[batch.unlabeled]))
-    logits = networks["discriminator"](networks["encoder"].unified(batch.images))
+    logits = networks["discriminator"](unified(networks["encoder"](batch.images)))
     torch.testing.assert_close(losses.total, discriminator_loss(logits, 9, indicator))
     assert logged(cycle, "indicator") == [pytest.approx(float(online_uncertainty(cycle.probabilities()).mean()))]
 
@@ -62,7 +61,7 @@ def test_binary_states_give_the_discriminators_loss_of_vaal(params) -> None:
     batch = first_batch(cycle)
     losses = strategy.players(networks, cycle)[1].losses(batch)
 
-    logits = networks["discriminator"](networks["encoder"].unified(batch.images))
+    logits = networks["discriminator"](unified(networks["encoder"](batch.images)))
     assert torch.equal(losses.total.detach(), discriminator_loss(logits, batch.n_labeled).detach())
 
 
@@ -91,8 +90,8 @@ def test_the_discriminator_reads_both_representations() -> None:
     networks = both._start(cycle)
     (uir, _), (stl, _) = networks["encoder"](images)
 
-    assert torch.equal(networks["encoder"].unified(images), torch.cat([uir, stl], 1))
-    assert one._start(cycle)["encoder"].unified(images).shape == (len(images), 4)
+    assert torch.equal(unified(networks["encoder"](images)), torch.cat([uir, stl], 1))
+    assert unified(one._start(cycle)["encoder"](images)).shape == (len(images), 4)
 
 
 def test_the_encoder_feels_the_discriminator_in_both_heads() -> None:
@@ -356,112 +355,6 @@ def test_labels_that_do_not_fit_are_read_as_they_are_needed(dataset, monkeypatch
     assert torch.equal(kept, cycle.labels(rows))
 
 
-# -- the initial pool --------------------------------------------------------------------------------------------
-
-
-def initial(dataset: Dataset | None = None, labeled: int = 0, **params: Any) -> Any:
-    return cycle_with(dataset or testing.make_dataset(n=14), labeled=labeled, role="select", needs={"inputs"})
-
-
-class Recorded:
-    """k_center, which keeps what it was given."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.latents = torch.empty(0)
-        self.labeled = torch.empty(0)
-        self._run = kernels.k_center
-        monkeypatch.setattr(sraal.kernels, "k_center", self)
-
-    def __call__(self, x: Any, k: int, **params: Any) -> Any:
-        self.latents, self.labeled = x[:].clone(), params["labeled"]
-        return self._run(x, k, **params)
-
-
-def radius(x: Tensor, centers: Tensor) -> float:
-    """Return the largest distance of a point to its nearest center."""
-    return float(torch.cdist(x, x[centers]).amin(1).max())
-
-
-@pytest.mark.parametrize("start", [None, 3])
-def test_the_initial_pool_covers_the_latent_space_within_twice_the_optimum(start, monkeypatch) -> None:
-    recorded = Recorded(monkeypatch)
-    cycle = initial()
-    ids = SRAALInit(**SMALL, start=start).select(cycle, 5)
-    x = recorded.latents.double()
-
-    best = min(radius(x, torch.tensor(centers)) for centers in itertools.combinations(range(14), 5))
-    assert len(ids.unique()) == 5
-    drawn = 1 if start is None else 3
-    assert torch.equal(ids[:drawn], recorded.labeled)
-    if start is None:  # with more random points than one the bound does not hold
-        assert radius(x, ids) <= 2 * best + 1e-5
-    for n in range(drawn, 5):
-        distance = torch.cdist(x, x[ids[:n]]).amin(1)
-        assert float(distance[ids[n]]) == pytest.approx(float(distance.max()), rel=1e-5)
-
-
-def test_the_covering_radius_never_grows() -> None:
-    cycle = initial(testing.make_dataset())
-    SRAALInit(**SMALL).select(cycle, 20)
-    radii = logged(cycle, "radius")
-
-    assert len(radii) == 19
-    assert all(later <= earlier for earlier, later in itertools.pairwise(radii))
-    assert radii[-1] < radii[0]
-
-
-def test_it_logs_the_losses_of_the_autoencoder_alone() -> None:
-    cycle = initial()
-    SRAALInit(**SMALL).select(cycle, 5)
-
-    assert {name.rpartition(".")[2] for name in cycle._state.logs} == {"reconstruction", "kl", "active_units", "radius"}
-    assert len(logged(cycle, "reconstruction")) == 2
-
-
-def test_a_hundredth_is_drawn_at_random_by_default(monkeypatch) -> None:
-    recorded = Recorded(monkeypatch)
-    SRAALInit(**SMALL).select(initial(testing.make_dataset(n=300)), 250)
-
-    assert len(recorded.labeled) == 2
-
-
-def test_what_is_labeled_already_is_where_it_starts_from(monkeypatch) -> None:
-    recorded = Recorded(monkeypatch)
-    cycle = initial(labeled=4)
-    ids = SRAALInit(**SMALL).select(cycle, 3)
-    distance = torch.cdist(recorded.latents, recorded.latents[:4]).amin(1)
-
-    assert recorded.labeled.tolist() == [0, 1, 2, 3]
-    assert int(ids[0]) == int(distance.argmax())
-
-
-@pytest.mark.parametrize(("budget", "expected"), [(0, 0), (14, 14), (20, 14)])
-def test_nothing_is_trained_where_there_is_no_choice(budget, expected) -> None:
-    cycle = initial()
-    ids = SRAALInit(**SMALL).select(cycle, budget)
-
-    assert len(ids) == expected
-    assert not cycle._state.logs
-
-
-def test_more_random_points_than_samples_are_refused() -> None:
-    with pytest.raises(ConfigError, match="sraal-init: start = 6, but only 5 samples are to be chosen: lower it"):
-        SRAALInit(**SMALL, start=6).select(initial(), 5)
-
-
-@pytest.mark.parametrize("start", [0, 1.5, True])
-def test_the_number_of_random_points_is_checked(start) -> None:
-    with pytest.raises(ConfigError, match="sraal-init: start must be an integer of at least 1"):
-        SRAALInit(**SMALL, start=start).select(initial(), 5)
-
-
-def test_an_autoencoder_that_diverges_is_an_error() -> None:
-    images, _ = planted()
-    images[3] = 1e30
-    with pytest.raises(PluginError, match="sraal-init: the VAE's loss 'reconstruction' became NaN"):
-        SRAALInit(**SMALL).select(initial(Pictures(images)), 5)
-
-
 # -- devices -----------------------------------------------------------------------------------------------------
 
 
@@ -496,12 +389,3 @@ def test_on_cuda_no_step_waits_for_the_device(dataset) -> None:
             player.losses(batch).total.backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_the_initial_pool_is_chosen() -> None:
-    cycle = initial()
-    cycle.device = "cuda"
-
-    assert len(SRAALInit(**SMALL).select(cycle, 5).unique()) == 5

@@ -49,8 +49,9 @@ def relative_entropy(p: Tensor) -> Tensor:
 def relative_deviation(p: Tensor) -> Tensor:
     """Return 1 - std(p) / std(one-hot) = 1 - std(p) C / sqrt(C - 1), ``(n,)``: 0 for one-hot, 1 for uniform p."""
     n_classes = p.shape[1]
+    largest = math.sqrt(n_classes - 1) / n_classes
     deviation = (p.double() - 1 / n_classes).square().mean(1).sqrt()
-    return (1 - deviation * n_classes / math.sqrt(n_classes - 1)).clamp(0, 1).float()
+    return (1 - deviation / largest).clamp(0, 1).float()
 
 
 INDICATORS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -199,7 +199,7 @@ class AdversarialStrategy(RepresentationLearner, ABC):
         if not self.warm_start or self._networks is None or self._data != data:
             self._data = data
             self._networks = self._build()
-        return self._networks.to(cycle.device, memory_format=torch.channels_last)
+        return self._networks.to(cycle.device).to(memory_format=torch.channels_last)
 
     def _build(self) -> nn.ModuleDict:
         return self.build(ImageShape(*self._data["shape"]), self._data["n_classes"], self._data["task"]).eval()
@@ -219,7 +219,7 @@ class AdversarialStrategy(RepresentationLearner, ABC):
             return torch.empty(0)
         if self._networks is None:
             raise PluginError(f"{self.name}: score needs what update trained, but update has not been called")
-        self._networks.to(cycle.device, memory_format=torch.channels_last)
+        self._networks.to(cycle.device).to(memory_format=torch.channels_last)
         with torch.no_grad(), exact_convolutions():
             scored = self.scorer(self._networks, cycle)
             return torch.cat([scored(images) for images in cycle.inputs(unlabeled, 2 * self.batch_size)])

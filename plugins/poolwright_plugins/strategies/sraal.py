@@ -41,9 +41,10 @@ class UnifiedEncoder(nn.Module):
         features = self.trunk(images)
         return [head(features) for head in (self.uir, self.stl) if head is not None]
 
-    def unified(self, images: Tensor) -> Tensor:
-        """Return the means of all heads side by side: ``(n, 2 latent)``, or ``(n, latent)`` without STL."""
-        return torch.cat([mu for mu, _ in self(images)], 1)
+
+def unified(posteriors: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return the means of all heads side by side: ``(n, 2 latent)``, or ``(n, latent)`` without STL."""
+    return torch.cat([mu for mu, _ in posteriors], 1)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -180,8 +181,8 @@ class SRAAL(AdversarialStrategy):
             n_labeled, posteriors = batch.n_labeled, networks["encoder"](batch.images)
             mu, logvar = posteriors[0]
             reconstruction, kl = self._elbo(batch, networks["decoder"](sample_latents(mu, logvar)), mu, logvar)
-            unified = torch.cat([mu for mu, _ in posteriors], 1)
-            adversarial = adversarial_loss(networks["discriminator"](unified), n_labeled)
+            latents = unified(posteriors)
+            adversarial = adversarial_loss(networks["discriminator"](latents), n_labeled)
             total = self.lambda_uir * (reconstruction + self.beta * kl) + self.lambda_adv * adversarial
             logged = {"reconstruction": reconstruction, "kl": kl, "adversarial": adversarial}
             if annotations is not None:
@@ -191,15 +192,15 @@ class SRAAL(AdversarialStrategy):
                 divergence = kl_divergence(mu, logvar)
                 logged["stl_kl"] = divergence.mean() if self.kl_reduction == "mean" else divergence.sum()
                 total = total + self.lambda_stl * (logged["stl"] + self.beta_stl * logged["stl_kl"])
-            return Losses(total, logged, means=unified)
+            return Losses(total, logged, means=latents)
 
         return losses
 
     def _discriminator_losses(self, networks: nn.ModuleDict, indicator: Tensor) -> Callable[[Batch], Losses]:
         def losses(batch: Batch) -> Losses:
             with torch.no_grad():
-                unified = networks["encoder"].unified(batch.images)
-            logits = networks["discriminator"](unified)
+                latents = unified(networks["encoder"](batch.images))
+            logits = networks["discriminator"](latents)
             loss = discriminator_loss(logits, batch.n_labeled, indicator[batch.unlabeled])
             return Losses(loss, {"discriminator": loss, **told_apart(logits, batch.n_labeled)})
 
@@ -207,7 +208,7 @@ class SRAAL(AdversarialStrategy):
 
     def scorer(self, networks: nn.ModuleDict, cycle: Cycle) -> Callable[[Tensor], Tensor]:
         """Return minus D's logit."""
-        return lambda images: -networks["discriminator"](networks["encoder"].unified(images))
+        return lambda images: -networks["discriminator"](unified(networks["encoder"](images)))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -287,7 +288,7 @@ class SRAALInit(RepresentationLearner):
         shape = image_shape(cycle, self.name)
         encoder, decoder = Encoder(shape, self.width, self.latent), Decoder(shape, self.width, self.latent)
         for network in (encoder, decoder):
-            network.to(cycle.device, memory_format=torch.channels_last)
+            network.to(cycle.device).to(memory_format=torch.channels_last)
 
         def losses(batch: Batch) -> Losses:
             mu, logvar = encoder(batch.images)

@@ -163,7 +163,9 @@ class Session:
         self._mask_shape: tuple[int, ...] = ()
         self._baseline: dict[str, float] | None = None
         self._idle = 0
-        known = Checked(dataset, dataset.pool) if dataset.task == "segmentation" else dataset.pool.labels
+        known: Callable[[Tensor], Tensor] = (
+            Checked(dataset, dataset.pool) if dataset.task == "segmentation" else dataset.pool.labels
+        )
         for name, ids in (reserve or {}).items():
             self.pool.reserve(name, ids, read_labels(known, ids))
         if isinstance(initial, int):

@@ -24,10 +24,10 @@ def validate(dataset: Dataset, name: str) -> None:
         Empty splits, labels outside the classes (how many, the first id), masks of another size than their images,
         NaN or infinite features.
     """
-    for member in ("task", "classes", "pool", "test"):
+    for member in ("task", "classes", "pool", "test", "validation", "features", "superclasses"):
         if not hasattr(dataset, member):
             raise DatasetError(
-                f"data set {name!r} has no {member} after load(): see poolwright.dataset for what it needs"
+                f"data set {name!r} has no {member} after load(): subclass poolwright.Dataset, which says what it needs"
             )
     n_classes = len(dataset.classes)
     if n_classes < 2:

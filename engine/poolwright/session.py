@@ -234,6 +234,11 @@ class Session:
         return max(0, min(self.budget - self.pool.spent, len(self.pool.ids(UNLABELED))))
 
     @property
+    def _batch_size(self) -> int:
+        """Labels to ask for next."""
+        return min(self.batch or self.left, self.left)
+
+    @property
     def index(self) -> int:
         """Number of the next cycle."""
         return len(self.history)
@@ -348,6 +353,7 @@ class Session:
             learner=self.training.learner,
             seed=self.seed,
             budget=self.left,
+            batch_size=self._batch_size,
             device=self.device,
             memory_limit=self._memory_limit,
             validation=self.training.validation,
@@ -419,7 +425,7 @@ class Session:
         self._phase("score")
         scores = composition.score(state)
         self._phase("select")
-        return composition.select(state, scores, min(self.batch or self.left, self.left))
+        return composition.select(state, scores, self._batch_size)
 
     def _simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int) -> Session:
         """Return a session on known labels, see :meth:`Cycle.simulate`."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from poolwright import ConfigError, LearnerError, Samples, streams
 
 from .network import Network, load_weights, set_batch_norm
+from .superloss import super_cross_entropy
 
 RESIDENT_BYTES = 2**30
 """Labeled inputs up to this size are prepared once for a whole fit."""
@@ -31,7 +32,7 @@ def learning_rate(start: float, schedule: str, done: float) -> float:
 
 @dataclass(kw_only=True, eq=False)
 class TorchLearner(ABC):
-    """A classifier trained with cross entropy; subclasses say which network in :meth:`build`.
+    """A classifier trained with cross entropy, or SuperLoss on it; subclasses say which network in :meth:`build`.
 
     Parameters
     ----------
@@ -49,6 +50,11 @@ class TorchLearner(ABC):
         Added to the gradient as an L2 penalty.
     optimizer : {"adam", "sgd"}
         What takes the steps; SGD has Nesterov momentum 0.9.
+    loss : {"cross-entropy", "superloss"}
+        What is minimised: the mean cross entropy, or its SuperLoss, which gives samples with a small loss more weight
+        (see ``bral-t``).
+    lam : float
+        SuperLoss's lambda, above 0: the larger, the less it does.
     augment : bool
         Train on the data set's random changes of the inputs.
     precision : {"auto", "float32", "bf16", "fp16"}
@@ -68,6 +74,8 @@ class TorchLearner(ABC):
     schedule: str = "cosine"
     weight_decay: float = 1e-4
     optimizer: str = "adam"
+    loss: str = "cross-entropy"
+    lam: float = 1.0
     augment: bool = False
     precision: str = "auto"
     weights: str | None = None
@@ -138,9 +146,12 @@ class TorchLearner(ABC):
             raise ConfigError(f"learner {self.name}: lr must be above 0, not {self.lr!r}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"learner {self.name}: weight_decay must be 0 or more, not {self.weight_decay!r}")
+        if not 0 < self.lam < math.inf:
+            raise ConfigError(f"learner {self.name}: lam must be a number above 0, not {self.lam!r}")
         for name, known in (
             ("schedule", ("cosine", "constant")),
             ("optimizer", ("adam", "sgd")),
+            ("loss", ("cross-entropy", "superloss")),
             ("precision", ("auto", "float32", "bf16", "fp16")),
         ):
             if getattr(self, name) not in known:
@@ -206,7 +217,7 @@ class TorchLearner(ABC):
                     group["lr"] = learning_rate(self.lr, self.schedule, step / (epochs * steps_per_epoch))
                 set_batch_norm(network, training=len(x) > 1)  # one sample has no statistics
                 with autocast:
-                    loss = F.cross_entropy(network(x), y)
+                    loss = self._loss(network(x), y)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
@@ -219,6 +230,12 @@ class TorchLearner(ABC):
                     f"lower lr (now {self.lr:g}), or look for extreme values in the inputs"
                 )
         network.eval()
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what a step goes down."""
+        if self.loss == "superloss":
+            return super_cross_entropy(logits, labels, self.lam)
+        return F.cross_entropy(logits, labels)
 
     def _optimizer(self, network: Network) -> torch.optim.Optimizer:
         parameters = list(network.parameters())

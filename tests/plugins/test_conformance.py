@@ -16,15 +16,29 @@ from poolwright_plugins.learners.linear import Linear
 from poolwright_plugins.learners.mlp import MLP
 from poolwright_plugins.learners.sklearn import Sklearn
 from poolwright_plugins.strategies.badge import Badge
+from poolwright_plugins.strategies.bral_t.strategy import BralT
 from poolwright_plugins.strategies.coreset import CoreSet
 from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
+from poolwright_plugins.strategies.rewards import AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
 from poolwright_plugins.wrappers.stop_when import StopWhen
 
 
 @pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
 def test_strategies_conform(plugin: type) -> None:
+    testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"retrain_every": 2}, {"per_cluster": False, "cut": "center"}, {"policy": "pseudo-score"}]
+)
+def test_bral_t_conforms(params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", BralT, {"environments": 2, "hidden": 8, "steps": 2, **params})
+
+
+@pytest.mark.parametrize("plugin", [AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance])
+def test_rewards_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
 
 

@@ -21,11 +21,12 @@ from poolwright_plugins.strategies.coreset import CoreSet
 from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
 from poolwright_plugins.strategies.rewards import AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance
+from poolwright_plugins.strategies.twisted import Twisted
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
 from poolwright_plugins.wrappers.stop_when import StopWhen
 
 
-@pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
+@pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge, Twisted])
 def test_strategies_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from poolwright import ConfigError
+from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.linear import Linear
 from poolwright_plugins.learners.mlp import MLP
 from poolwright_plugins.learners.superloss import lambert_w, super_cross_entropy, superloss
@@ -160,7 +162,14 @@ def test_cross_entropy_is_the_default_and_takes_no_lambda() -> None:
     assert torch.equal(plain, other)
 
 
-@pytest.mark.parametrize(("params", "message"), [({"loss": "hinge"}, "loss is one of"), ({"lam": 0.0}, "lam must be")])
+def test_segmentation_learners_have_no_option_that_would_do_nothing() -> None:
+    assert {"loss", "lam"}.isdisjoint(inspect.signature(DRND22).parameters)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [({"loss": "hinge"}, "loss is one of"), ({"lam": 0.0}, "lam must be"), ({"lam": "1"}, "lam must be")],
+)
 def test_unusable_options_of_a_learner_are_errors_that_name_them(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         fit(MLP(**params), Blobs().labeled())

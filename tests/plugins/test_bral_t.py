@@ -10,8 +10,9 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Cycle, LabelLeakError, Session, Store, TensorSplit, testing
+from poolwright import ConfigError, Cycle, LabelLeakError, Rows, Session, Store, TensorSplit, testing
 from poolwright_plugins.strategies.bral_t import strategy as module
+from poolwright_plugins.strategies.bral_t.environments import Environments
 from poolwright_plugins.strategies.bral_t.strategy import BralT
 from poolwright_plugins.strategies.bral_t.trustset import Importance, el2n
 
@@ -364,7 +365,35 @@ def test_unusable_parameters_are_errors_that_name_them(params: dict[str, Any], m
         BralT(**QUICK | params).update(cycle_for(distributions(60, 3), points(60, 2), "update"))
 
 
+def test_the_literal_reading_takes_the_best_clusters_of_all_and_cuts_the_last_around_its_mean() -> None:
+    p, x, _ = planted(2, n=330)
+    strategy = BralT(**QUICK, per_cluster=False, cut="center")
+    strategy.update(cycle_for(p, x, "update"))
+    ids = strategy.select(cycle_for(p, x, "select"), 70)
+    choices = [choice for cluster in strategy._choices(cycle_for(p, x, "select")) for choice in cluster]
+    taken: list[int] = []
+    for choice in sorted(choices, key=lambda choice: -choice.reward):
+        points_of = x[30:][choice.rows]
+        near = (points_of - points_of.mean(0)).norm(dim=1).argsort()
+        whole = len(choice.rows) <= 70 - len(taken)
+        taken += choice.rows.tolist() if whole else choice.rows[near[: 70 - len(taken)]].tolist()
+    assert len(choices[0].rows) < 70
+    assert (ids - 30).tolist() == taken
+
+
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_pool_in_memory_beside_labeled_samples_on_cuda_gives_its_clusters_there() -> None:
+    x = points(90, 4)
+    here = Environments(3, 2, 1, 512, torch.Generator().manual_seed(0), torch.device("cuda"))
+    found, states = here.states(x[:30].cuda(), Rows(x[30:].numpy()))
+    groups, inputs = here.actions_of(Rows(x[30:].numpy()), found.members[0], states[0])
+    assert states.device.type == inputs.device.type == "cuda"
+    assert sum(len(rows) for rows in groups) == len(found.members[0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_embeddings_on_cuda_give_a_batch() -> None:
     ids = batch_of(BralT(**QUICK), distributions(90, 3).cuda(), points(90, 4).cuda(), 12)
     assert ids.device.type == "cpu"

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from poolwright import Rows, kernels
-from poolwright_plugins.strategies.bral_t.environments import Environments, moments
+from poolwright_plugins.strategies.bral_t.environments import Clusters, Environments, moments
 
 from .conftest import points
 
 
 def world(*, clusters: int = 2, actions: int = 2, order: float = 1, limit: int = 512, seed: int = 0) -> Environments:
-    return Environments(clusters, actions, order, limit, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return Environments(clusters, actions, order, limit, generator, torch.device("cpu"))
 
 
 def groups(*centers: float, n: int = 6, d: int = 2, width: float = 0.1, seed: int = 0) -> Tensor:
@@ -82,11 +83,18 @@ def test_the_state_holds_the_nearest_labeled_cluster_and_the_unlabeled_one() -> 
         torch.testing.assert_close(spread, unlabeled[rows].var(0, unbiased=False))
 
 
-def test_nearest_is_by_the_distance_of_the_sets_not_of_their_means() -> None:
-    # Both unlabeled points lie at +-5; one labeled cluster is at 0, the mean, the other around +-5.5.
-    far = torch.tensor([[-5.5], [5.5]])
-    pairs = world().distances([torch.tensor([[-5.0], [5.0]])] * 2, [torch.zeros(2, 1), far])
-    assert pairs.tolist() == [5.0, 0.5]
+def test_nearest_is_by_the_distance_of_the_sets_not_of_their_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The unlabeled cluster lies at +-5; one labeled cluster at 0, near its mean, the other at -5.5 and 6.5.
+    labeled, unlabeled = torch.tensor([[0.0], [-5.5], [0.0], [6.5]]), torch.tensor([[-5.0], [5.0]])
+    parts = {4: torch.tensor([0, 1, 0, 1]), 2: torch.tensor([0, 0])}
+
+    def given(self: Environments, x: Tensor, k: int) -> Clusters:
+        of = parts[len(x)]
+        return Clusters([(of == c).nonzero().squeeze(1) for c in of.unique()], *moments(x, of))
+
+    monkeypatch.setattr(Environments, "cluster", given)
+    _, (state,) = world().states(labeled, unlabeled)
+    assert state.tolist() == [0.5, 36.0, 0.0, 25.0]
 
 
 def test_actions_divide_their_cluster_and_carry_its_state() -> None:

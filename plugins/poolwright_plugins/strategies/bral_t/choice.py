@@ -85,16 +85,16 @@ def picked(
         for choice in group:
             rows = choice.rows
             if len(rows) > left:
-                rows = rows[_first(x[rows.to(x.device) if isinstance(x, Tensor) else rows], generator)[:left]]
+                rows = rows[_order(x, rows, generator)[:left]]
             parts.append(rows)
             left -= len(rows)
     return torch.cat(parts)
 
 
-def _first(points: Tensor, generator: torch.Generator | None) -> Tensor:
+def _order(x: Tensor | Rows, rows: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return the order in which samples of a cluster are taken: at random, or by the distance to their mean."""
     if generator is not None:
-        return torch.randperm(len(points), generator=generator)
-    wide = points.double()
+        return torch.randperm(len(rows), generator=generator)
+    wide = (x[rows] if isinstance(x, Rows) else x[rows.to(x.device)]).double()
     distance: Tensor = torch.linalg.vector_norm(wide - wide.mean(0), dim=1)
     return distance.sort(stable=True).indices.cpu()

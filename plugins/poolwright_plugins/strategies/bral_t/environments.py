@@ -22,7 +22,8 @@ class Clusters:
     members : sequence of Tensor
         For each cluster int64 row numbers, ascending, on the CPU.
     mean, variance : Tensor
-        float32 ``(clusters, d)``: of its members, by coordinate; the variance divides by their number.
+        float32 ``(clusters, d)``: of its members, by coordinate; the variance divides by their number. On the
+        environments' device.
     """
 
     members: Sequence[Tensor]
@@ -52,7 +53,7 @@ def _sums(x: Tensor | Rows, labels: Tensor, center: Tensor, *, squared: bool = F
     rows = x if isinstance(x, Rows) else Rows(x)
     for start, block in rows.blocks(2**25):
         of = labels[start : start + len(block)]
-        difference = block.double() - center[of]
+        difference = block.to(center.device).double() - center[of]
         total.index_add_(0, of, difference.square() if squared else difference)
     return total
 
@@ -74,6 +75,9 @@ class Environments:
     points : int
     generator : torch.Generator
         For the clusters and all that is drawn.
+    device : torch.device
+        Where distances are computed and the network reads its inputs: that of the labeled embeddings, while those of
+        the pool may lie on disk.
     seconds : dict of str to float
         Time spent by part.
     """
@@ -83,6 +87,7 @@ class Environments:
     order: float
     points: int
     generator: torch.Generator
+    device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -99,7 +104,7 @@ class Environments:
         limit = x.memory_limit if isinstance(x, Rows) else None
         with self.timed("clusters"):
             labels = kernels.kmeans(x, min(k, x.shape[0]), seed=self.generator, memory_limit=limit).labels
-            mean, variance = moments(x, labels)
+            mean, variance = (part.to(self.device) for part in moments(x, labels))
         labels = labels.cpu()
         order = labels.sort(stable=True).indices
         return Clusters(order.split(torch.bincount(labels).tolist()), mean, variance)
@@ -108,7 +113,7 @@ class Environments:
         """Return the points ``rows`` of ``x``, or as many of them as a set may have, drawn at random."""
         if len(rows) > self.points:
             rows = rows[torch.randperm(len(rows), generator=self.generator)[: self.points]]
-        return _taken(x, rows)
+        return _taken(x, rows).to(self.device)
 
     def distances(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
         """Return W of the pairs ``xs[i]`` and ``ys[i]``, float64 ``(pairs,)``, on the CPU."""
@@ -132,7 +137,7 @@ class Environments:
         sets = [self.points_of(unlabeled, rows) for rows in found.members]
         others = [self.points_of(labeled, rows) for rows in known.members]
         pairs = self.distances([x for x in sets for _ in others], others * len(sets))
-        nearest = pairs.reshape(len(sets), len(others)).argmin(1).to(known.mean.device)
+        nearest = pairs.reshape(len(sets), len(others)).argmin(1).to(self.device)
         return found, torch.cat([known.mean[nearest], known.variance[nearest], found.mean, found.variance], dim=1)
 
     def actions_of(self, x: Tensor | Rows, rows: Tensor, state: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -25,6 +25,11 @@ Policy = Literal["learned", "pseudo-score", "truth"]
 class BralT:
     """Batch Reinforcement Active Learning with TrustSet: pick clusters whose reward was learnt on labeled samples.
 
+    Two things are done otherwise than the paper's text, read literally, has them: every unlabeled cluster gives the
+    same number of samples (the paper takes the action clusters of all, from high to low reward, until the batch is
+    full), and of an action cluster that does not fit, samples are drawn at random (not those nearest to its mean).
+    ``per_cluster = false`` with ``cut = "center"`` is the literal reading; the reasons stand below.
+
     In each cycle the TrustSet T is taken from the labeled samples: of each class those with the highest EL2N or
     GraNd score, weighted by the confidence of SuperLoss. Then, again and again, the labeled samples are parted into
     L' and U'; both are clustered by k-means, each cluster of U' again into action clusters, and the reward of an
@@ -45,11 +50,11 @@ class BralT:
     - W is of ``order`` 1, and exact on at most ``points`` points, drawn at random, of each set.
     - |T| is the batch size b, hence b // classes samples, and one at least, of each class.
     - Embeddings enter the network centered and divided by one scale, rewards divided by that scale x sqrt(d).
-    - The paper picks action clusters "for each unlabeled cluster ... from high to low ... until the fixed size" is
-      reached: here every unlabeled cluster gives the same number, as the TrustSet has the same number of every class.
-      ``per_cluster = false`` ranks the action clusters of all together; a batch is then often a part of a single one.
-    - Of an action cluster that does not fit, samples are drawn at random, which keeps its distribution, the thing that
-      the reward is about; ``cut = "center"`` takes those nearest to its mean.
+    - Action clusters are picked "for each unlabeled cluster ... from high to low ... until the fixed size" is reached:
+      every unlabeled cluster gives the same number, as the TrustSet has the same number of every class. With
+      ``per_cluster = false`` a batch is often a part of a single action cluster.
+    - Samples drawn at random keep the distribution of an action cluster that is cut, which is what its reward is about.
+    - The groups of DiffSet (section 5.4) are cut out of each class, as the TrustSet is.
     - k-means++ starts the clusters; a cluster of U' without a sample of T has no reward and is left out.
     - The learner's own training is not touched: the paper trains it with SuperLoss too, which is the option
       ``loss = "superloss"`` of the torch learners.
@@ -203,7 +208,7 @@ class BralT:
 
     def _trained(self, cycle: Cycle, x: Tensor, trusted: Tensor) -> RewardNetwork:
         """Return a network that has learnt from ``environments`` environments out of the labeled samples ``x``."""
-        world = self._environments(cycle)
+        world = self._environments(cycle, x.device)
         network = RewardNetwork.fresh(x, self.hidden)
         trainer = RewardTrainer(
             network, lr=self.lr, minibatch=self.minibatch, capacity=self.buffer, generator=cycle.generator
@@ -266,7 +271,7 @@ class BralT:
         if self._network is None:
             raise ConfigError("bral-t has no reward network yet: its update has to run before")
         labeled = cycle.embeddings(cycle.pool.labeled)
-        network, world = self._network.to(labeled.device), self._environments(cycle)
+        network, world = self._network.to(labeled.device), self._environments(cycle, labeled.device)
         choices = []
         with data_errors("bral-t"):
             found, states = world.states(labeled, x)
@@ -296,13 +301,14 @@ class BralT:
     def _importance(self) -> Importance:
         return Importance(self.importance, self.curriculum, self.lam, self.tau)
 
-    def _environments(self, cycle: Cycle) -> Environments:
+    def _environments(self, cycle: Cycle, device: torch.device) -> Environments:
         return Environments(
             clusters=self.clusters or cycle.n_classes,
             actions=self.actions,
             order=self.order,
             points=self.points,
             generator=cycle.generator,
+            device=device,
         )
 
     def _check(self) -> None:

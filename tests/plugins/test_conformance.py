@@ -19,6 +19,7 @@ from poolwright_plugins.strategies.badge import Badge
 from poolwright_plugins.strategies.coreset import CoreSet
 from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
+from poolwright_plugins.strategies.sral import SRAL
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
 from poolwright_plugins.wrappers.stop_when import StopWhen
 
@@ -26,6 +27,17 @@ from poolwright_plugins.wrappers.stop_when import StopWhen
 @pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
 def test_strategies_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n": 4, "hidden": [8], "learning_starts": 2, "minibatch": 4},
+        {"n": 4, "hidden": [8], "learning_starts": 1, "action": "chunk", "net": "conv", "features": "features"},
+    ],
+)
+def test_sral_conforms(params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", SRAL, params)
 
 
 @pytest.mark.parametrize("params", [{"threshold": 1.01}, {"stable": 2}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from poolwright import ConfigError, LabelLeakError, Part, Roles, Store, hookimpl, testing
 from poolwright.pool import LABELED
 from poolwright.testing.fingerprints import fingerprint
+from poolwright_plugins.learners.mlp import MLP
 from poolwright_plugins.rl.updates import DDPG
 from poolwright_plugins.strategies.sral import SRAL
 from poolwright_plugins.strategies.sral.networks import Actor, Critic, agent
@@ -338,6 +340,11 @@ def test_parameters_that_cannot_be_used_are_refused(params, message):
         session.advance()
 
 
+def test_a_policy_that_diverges_is_no_policy():
+    with pytest.raises(ConfigError, match=r"sral: actor and critic diverged .*: lower lr, now 1e\+30"):
+        play(planted(sral(lr=1e30, updates=5), budget=60))
+
+
 def test_features_may_be_the_data_set_s_own():
     dataset = testing.make_dataset()
     roles = sral(features="features")
@@ -345,6 +352,19 @@ def test_features_may_be_the_data_set_s_own():
     play(session)
 
     assert instance(session)._d == dataset.features.shape[1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_learner_on_a_gpu_is_followed_from_the_cpu():
+    learner = partial(MLP, hidden=(8,), min_steps=5, epochs=1, device="cuda")
+    session = planted(sral(), budget=24, dataset=testing.make_dataset(), learner=learner, device="cuda")
+    play(session)
+
+    assert session.pool.spent == 24
+    assert stored(session)["state"].device.type == "cpu"
+    assert all(parameter.device.type == "cpu" for parameter in instance(session)._agent.actor.parameters())
+    assert any("sral.update.critic_error" in record.logs for record in session.history)
 
 
 # -- learning ----------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ class SRAL:
         ranked = self._ranked(cycle)
         if not len(ranked):
             ranked = self._queue = cycle.pool.unlabeled[scores.argsort(descending=True, stable=True)]
-        chunks = ranked.split(self.n)[: self.patience] if budget > 0 and len(ranked) else ()
+        chunks = ranked[: self.n * self.patience].split(self.n) if budget > 0 and len(ranked) else ()
         for number, chunk in enumerate(chunks, start=1):
             self._picked = self._look(cycle, chunk, budget, force=number == len(chunks))
             self._queue = self._queue[~torch.isin(self._queue, chunk)]
@@ -258,6 +258,8 @@ class SRAL:
         for _ in range(self.updates):
             _, drawn = self._replay.sample(self.minibatch, cycle.generator)
             error, value = self._agent.update(drawn["state"], drawn["action"], drawn["reward"], drawn["next_state"])
+            if not math.isfinite(error + value):
+                raise ConfigError(f"sral: actor and critic diverged (NaN or infinity): lower lr, now {self.lr:g}")
         cycle.log("critic_error", error)
         cycle.log("value", value)
 

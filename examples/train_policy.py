@@ -5,7 +5,7 @@ ranking the next batch is drawn: 0 are the least certain samples, 4 the most cer
 validation accuracy, so an episode is worth what its budget gained.
 
     pip install 'poolwright[rl]'
-    python examples/train_policy.py --steps 1500
+    python examples/train_policy.py --steps 500
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def train(env: PoolEnv, steps: int, seed: int) -> DQN:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1500, help="steps of training; one labels a batch and fits")
-    parser.add_argument("--episodes", type=int, default=20, help="episodes of the comparison, on seeds of their own")
+    parser.add_argument("--steps", type=int, default=500, help="steps of training; one labels a batch and fits")
+    parser.add_argument("--episodes", type=int, default=10, help="episodes of the comparison, on seeds of their own")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 

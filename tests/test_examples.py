@@ -56,9 +56,9 @@ def test_stable_baselines3_trains_a_policy_on_digits(policies):
 @pytest.mark.slow
 def test_the_trained_policy_gains_more_than_a_random_one(policies):
     env = policies.make_env()
-    agent = policies.train(env, steps=1500, seed=1)
-    env.action_space.seed(1)
-    seeds = range(2 * 10**6, 2 * 10**6 + 20)
+    agent = policies.train(env, steps=500, seed=0)
+    env.action_space.seed(0)
+    seeds = range(10**6, 10**6 + 10)
     trained = policies.returns(env, lambda seen: agent.predict(seen, deterministic=True)[0], seeds)
     drawn = policies.returns(env, lambda seen: env.action_space.sample(), seeds)
 

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test slow lint bench gpu-check sanitize docs clean
+.PHONY: help demo test slow lint bench experiments gpu-check sanitize docs clean
 
 help:
 	@echo "make demo       set up, then compare strategies on real data (two minutes)"
@@ -11,6 +11,9 @@ help:
 	@echo "make slow       the tests that make test leaves out"
 	@echo "make lint       ruff, mypy --strict and the walls between the packages"
 	@echo "make bench      time the kernels beside their peers, plot, and write docs/benchmarks.md (20 minutes at most)"
+	@echo "make experiments"
+	@echo "                run experiments/*.toml, or go on with them, and write docs/experiments.md (an hour on two cores);"
+	@echo "                POOLWRIGHT_DATA is the folder of the data (data), EXPERIMENT_ARGS options of run (--jobs 2)"
 	@echo "make gpu-check  on a machine with a GPU: build, GPU tests, GPU benchmarks"
 	@echo "make sanitize   the kernels' CPU code under address, undefined-behavior and thread sanitizers"
 	@echo "make docs       build the site into site/"
@@ -62,6 +65,18 @@ $(VENV)/.peers-installed: $(VENV)/.installed $(PEERS)
 bench: $(VENV)/.peers-installed
 	$(BIN)/poolwright bench --sweep --json --plot --seconds 1150 $(BENCH_ARGS)
 	$(BIN)/python -m poolwright_benchmarks.page
+
+# Each may be stopped, and goes on when it is called again.
+POOLWRIGHT_DATA ?= data
+EXPERIMENT_ARGS ?= --jobs 2
+EXPERIMENTS := $(notdir $(basename $(wildcard experiments/*.toml)))
+experiments: $(VENV)/.installed
+	@set -e; for name in $(EXPERIMENTS); do \
+	    $(BIN)/poolwright run experiments/$$name.toml --set dataset.root="$(POOLWRIGHT_DATA)" --out runs/$$name --resume \
+	        $(EXPERIMENT_ARGS); \
+	    $(BIN)/poolwright report runs/$$name --json experiments/results/$$name.json; \
+	done
+	$(BIN)/python experiments/page.py
 
 # Runs on bare machines too, with the torch that they have: builds in place and needs no network.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))

@@ -48,7 +48,12 @@ USE = {
     "dataset": '[dataset]\nname = "{name}"\n{parameters}',
     "wrapper": 'wrappers = [{{ name = "{name}"{inline} }}]\n',
 }
-EXAMPLES = {"stop-when": ", threshold = 0.95", "arrays": 'path = "my.npz"\n'}
+EXAMPLES = {
+    "stop-when": ", threshold = 0.95",
+    "arrays": 'path = "my.npz"\n',
+    "image-folder": 'root = "my-images"\n',
+    "image-mask-folder": 'root = "my-scenes"\nclasses = ["background", "cell"]\n',
+}
 """What a plugin cannot be used without."""
 
 
@@ -117,9 +122,9 @@ def plugin_page(entry: Entry) -> str:
 
 def shared_page() -> str:
     """Return the page with the classes that the torch learners are made of."""
-    text = "# Shared options\n\nWhat the learners `linear`, `mlp` and `cnn` have in common.\n\n"
-    for name in ("TorchLearner", "DropoutLearner"):
-        text += f"::: poolwright_plugins.learners.base.{name}\n    options:\n      members: false\n\n"
+    text = "# Shared options\n\nWhat the learners that are torch networks have in common: all but `sklearn`.\n\n"
+    for name in ("base.TorchLearner", "base.DropoutLearner", "segmentation.SegmentationLearner"):
+        text += f"::: poolwright_plugins.learners.{name}\n    options:\n      members: false\n\n"
     return text
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PoolwrightError,
         StoreError,
         UnknownNameError,
+        WorkerError,
     )
     from .experiment import run
     from .folder import load_result
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .selection import select
     from .session import Session
     from .spec import Experiment
-    from .state import CycleRecord
+    from .state import CycleRecord, InitialPool
     from .store import Store
 
 _HOME = {
@@ -61,6 +62,7 @@ _HOME = {
             "PoolwrightError",
             "StoreError",
             "UnknownNameError",
+            "WorkerError",
         )
     },
     "run": ("experiment", "run"),
@@ -68,7 +70,7 @@ _HOME = {
     **{name: ("learner", name) for name in ("Learner", "LearnerView")},
     **{name: ("oracle", name) for name in ("DatasetOracle", "NoisyOracle", "Oracle")},
     **{name: ("results", name) for name in ("Result", "RunResult")},
-    "CycleRecord": ("state", "CycleRecord"),
+    **{name: ("state", name) for name in ("CycleRecord", "InitialPool")},
     "Experiment": ("spec", "Experiment"),
     "Rows": ("rows", "Rows"),
     "load_dataset": ("preparation", "load_dataset"),
@@ -86,6 +88,7 @@ __all__ = [
     "DatasetError",
     "DatasetOracle",
     "Experiment",
+    "InitialPool",
     "LabelLeakError",
     "Learner",
     "LearnerError",
@@ -109,6 +112,7 @@ __all__ = [
     "SubsetSplit",
     "TensorSplit",
     "UnknownNameError",
+    "WorkerError",
     "__version__",
     "hookimpl",
     "hookspec",

@@ -75,6 +75,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out, however it was stopped.")
     ] = False,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs side by side, each in a process of its own; they share the threads.")
+    ] = 1,
 ) -> None:
     """Compare strategies on a data set; without arguments, the demonstration.
 
@@ -93,10 +96,11 @@ def run(
 
     stderr_logging()
     try:
-        with RunDisplay(experiment) as display:
-            run_experiment(experiment, folder, resume=resume, listener=display, keep_going=True)
+        with RunDisplay(experiment, jobs) as display:
+            run_experiment(experiment, folder, resume=resume, listener=display, keep_going=True, jobs=jobs)
     except KeyboardInterrupt:
-        console.print(f"\nStopped. To go on:  poolwright run --resume --out {folder}")
+        more = f" --jobs {jobs}" if jobs > 1 else ""
+        console.print(f"\nStopped. To go on:  poolwright run --resume --out {folder}{more}")
         raise typer.Exit(130) from None
     result = load_result(folder)  # with the strategies that the folder held before
     page = _show(result, folder / "report.html", reasons=False)
@@ -148,9 +152,18 @@ def _show(result: Any, page: Path, *, reasons: bool = True) -> Path:
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="Folders of runs; several are shown together.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of runs, or files that --json wrote; several are shown together.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="HTML file; report.html in the first folder by default.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="HTML file; report.html in the first folder by default, or beside the first file.", show_default=False
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(help="Keep the figures of one folder in this JSON file, without the ids.", show_default=False),
     ] = None,
 ) -> None:
     """Show the table of one or more runs, finished or not, and write their report.html."""
@@ -158,8 +171,13 @@ def report(
     from .folder import load_result
     from .screen import console
 
-    result = reports.merge([load_result(folder) for folder in folders])
-    page = _show(result, out or folders[0] / "report.html")
+    if json is not None and len(folders) > 1:
+        raise ConfigError("--json keeps the figures of one folder: give one, and report on the files together later")
+    result = reports.merge([reports.read_json(f) if f.suffix == ".json" else load_result(f) for f in folders])
+    if json is not None:
+        reports.write_json(result, json)
+    beside = folders[0].with_suffix(".html") if folders[0].suffix == ".json" else folders[0] / "report.html"
+    page = _show(result, out or beside)
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
 
 

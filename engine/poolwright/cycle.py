@@ -160,12 +160,10 @@ class Cycle:
         self._require("validation", "cycle.validation")
         if self._state.validation is None:
             raise PoolError(f"plugin {self._plugin!r} needs validation data: set [dataset] validation = 0.1")
-        samples = copy.copy(self._state.validation)
-        samples.labels = None if samples.labels is None else samples.labels.clone()
-        return samples
+        return self._state.validation.detached()
 
     def probabilities(self, ids: Tensor | None = None) -> Tensor:
-        """Return class probabilities, float32 ``(n, classes)``; for masks, the mean over the pixels (SRAAL).
+        """Return class probabilities, float32 ``(n, classes)``; for segmentation, the mean over the pixels (SRAAL).
 
         Parameters
         ----------
@@ -179,7 +177,10 @@ class Cycle:
         return self._output("embeddings", ids)
 
     def logits(self, ids: Tensor | None = None) -> Tensor:
-        """Return logits, float32 ``(n, classes)``; arguments as for ``probabilities``."""
+        """Return logits, float32 ``(n, classes)``; for segmentation, the mean over the pixels.
+
+        Arguments as for ``probabilities``. The softmax of mean logits is not the mean of the probabilities.
+        """
         return self._output("logits", ids)
 
     def losses(self, ids: Tensor | None = None) -> Tensor:
@@ -243,7 +244,7 @@ class Cycle:
         return Samples(self._state.dataset, self._state.dataset.pool, self._ids(ids))
 
     def labels(self, ids: Tensor) -> Tensor:
-        """Return the labels of labeled or reserved ``ids``, int64 ``(n,)``. Needs ``labels``.
+        """Return the labels of labeled or reserved ``ids``, int64 ``(n,)`` or masks. Needs ``labels``.
 
         Raises
         ------

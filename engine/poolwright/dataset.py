@@ -19,13 +19,15 @@ members), store keyword parameters in the constructor and read the data in :meth
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from .errors import DatasetError, LabelLeakError
+from .errors import ConfigError, DatasetError, LabelLeakError
+from .masks import IGNORE_INDEX, LabelRows, first_stray, no_class
 from .rows import Rows
 
 
@@ -40,7 +42,7 @@ class Split(Protocol):
         ...
 
     def labels(self, ids: Tensor) -> Tensor:
-        """Return the true labels of ``ids``: int64 ``(n,)``, or one array a sample where the task has those."""
+        """Return the true labels of ``ids``: int64 ``(n,)``; for segmentation masks, int64 ``(n, height, width)``."""
         ...
 
 
@@ -61,6 +63,20 @@ class Dataset(Protocol):
         An embedding of every pool sample that needs no learner, for initial selections.
     superclasses : sequence of int or None
         For each class the number of its superclass, for the noisy oracle.
+    ignore_index : int
+        For segmentation: what a mask holds where the class is not known. Such pixels are neither trained on nor
+        evaluated; every other value of a mask is a class.
+
+    Notes
+    -----
+    For segmentation, ``prepare`` gives images ``(n, channels, height, width)`` and a mask is as high and wide as they
+    are. Training with ``augment = true`` then needs one more member, which changes image and mask alike, since
+    ``augment`` would move one without the other::
+
+        def augment_pair(self, inputs, masks, generator):
+            flip = torch.rand(len(inputs), generator=generator).to(inputs.device) < 0.5
+            inputs = torch.where(flip[:, None, None, None], inputs.flip(3), inputs)
+            return inputs, torch.where(flip[:, None, None], masks.flip(2), masks)
     """
 
     task: str
@@ -70,6 +86,7 @@ class Dataset(Protocol):
     validation: Split | None = None
     features: Rows | None = None
     superclasses: Sequence[int] | None = None
+    ignore_index: int = IGNORE_INDEX
 
     def load(self) -> None:
         """Read the data; called once, before any other member is used.
@@ -101,14 +118,17 @@ class TensorSplit:
     inputs : Tensor
         ``(n, ...)``.
     labels : Tensor
-        int64 ``(n,)`` or ``(n, height, width)``.
+        Classes ``(n,)``, or masks ``(n, height, width)`` of any integer type, which is kept (uint8 is enough for 255
+        classes).
     """
 
     def __init__(self, inputs: Tensor, labels: Tensor) -> None:
         if len(inputs) != len(labels):
             raise DatasetError(f"{len(inputs)} samples but {len(labels)} labels: the two must have the same length")
+        if labels.ndim > 1 and (labels.is_floating_point() or labels.dtype == torch.bool):
+            raise DatasetError(f"masks must be integers, one class a pixel, not {labels.dtype}")
         self._inputs = inputs
-        self._labels = labels.long()
+        self._labels = labels if labels.ndim > 1 else labels.long()
         self._resident: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:
@@ -118,12 +138,17 @@ class TensorSplit:
         return self._inputs[ids]
 
     def labels(self, ids: Tensor) -> Tensor:
-        return self._labels[ids]
+        return self._labels[ids].long()
 
     @property
     def data(self) -> Tensor:
         """All stored inputs, not copied."""
         return self._inputs
+
+    @property
+    def masks(self) -> Tensor | None:
+        """All masks in the type in which they are stored, not copied; None where a label is one class."""
+        return self._labels if self._labels.ndim > 1 else None
 
     def resident(self, device: torch.device) -> Tensor | None:
         """Return all inputs on a CUDA ``device``, copied there once; None where they would fill over half of it."""
@@ -175,18 +200,17 @@ class GuardedSplit:
         return self._told(ids)
 
 
-class Episode(Dataset):
-    """A data set as a simulated session sees it: what was told of the samples ``ids`` alone, no label of test data."""
+class Derived(Dataset):
+    """A data set that takes from another all but its samples."""
 
-    def __init__(self, base: Dataset, ids: Tensor, told: Callable[[Tensor], Tensor]) -> None:
-        self._base = base
+    def __init__(self, base: Dataset) -> None:
         self.task = base.task
         self.classes = base.classes
         self.superclasses = base.superclasses
-        self.features = base.features
-        self.pool = GuardedSplit(base.pool, ids, told)
-        self.validation = base.validation
-        self.test = GuardedSplit(base.test, ids[:0], told)
+        self.ignore_index = getattr(base, "ignore_index", IGNORE_INDEX)  # classes of one's own may lack it
+        if hasattr(base, "augment_pair"):
+            self.augment_pair = base.augment_pair
+        self._base = base
 
     def prepare(self, inputs: Tensor) -> Tensor:
         return self._base.prepare(inputs)
@@ -195,26 +219,56 @@ class Episode(Dataset):
         return self._base.augment(inputs, generator)
 
 
+class Episode(Derived):
+    """A data set as a simulated session sees it: what was told of the samples ``ids`` alone, no label of test data."""
+
+    def __init__(self, base: Dataset, ids: Tensor, told: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(base)
+        self.features = base.features
+        self.pool = GuardedSplit(base.pool, ids, told)
+        self.validation = base.validation
+        self.test = GuardedSplit(base.test, ids[:0], told)
+
+
 class Samples:
     """Some samples of a split, with or without labels, in batches: what a learner is trained on.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    split : Split
+        Of ``dataset``.
+    ids : Tensor
+        int64 ``(n,)``.
+    labels : Tensor or callable, optional
+        One for each of ``ids``, or a function that returns those of some ids: masks are read when they are used.
 
     Attributes
     ----------
     ids : Tensor
         int64 ``(n,)``, their numbers in the split.
-    labels : Tensor or None
-        As they are known (by the oracle's answers for pool samples); None for unlabeled samples.
+    labels : Tensor, LabelRows or None
+        As they are known (by the oracle's answers for pool samples): int64 ``(n,)``; None for unlabeled samples. Of
+        masks, ``labels[rows]`` reads int64 ``(len(rows), height, width)``; prefer :meth:`batches`.
     task, n_classes : str, int
         As the data set says.
     """
 
-    def __init__(self, dataset: Dataset, split: Split, ids: Tensor, labels: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: Split,
+        ids: Tensor,
+        labels: Tensor | Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self._dataset = dataset
         self._split = split
         self.ids = ids
-        self.labels = labels
+        self.labels: Tensor | LabelRows | None = LabelRows(ids, labels) if callable(labels) else labels
         self.task = dataset.task
         self.n_classes = len(dataset.classes)
+        self._base, self._base_ids = _origin(split, ids)
+        self._moved: dict[tuple[str, torch.device], Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -225,18 +279,22 @@ class Samples:
         first = self._split.inputs(torch.zeros(min(1, len(self._split)), dtype=torch.int64))
         return tuple(self._dataset.prepare(first).shape[1:])
 
+    @property
+    def can_augment(self) -> bool:
+        """Whether :meth:`batches` can augment: for segmentation the data set must have an ``augment_pair``."""
+        return self.task != "segmentation" or hasattr(self._dataset, "augment_pair")
+
     def inputs(self, rows: Tensor, *, device: str | torch.device = "cpu") -> Tensor:
-        """Return the prepared inputs of ``rows`` (positions in ``ids``, not ids)."""
-        device = torch.device(device)
-        split: Split = self._split
-        ids = self.ids[rows]
-        while isinstance(split, (SubsetSplit, GuardedSplit)):
-            ids = split.ids[ids] if isinstance(split, SubsetSplit) else ids
-            split = split.base
-        resident = split.resident(device) if isinstance(split, TensorSplit) else None
+        """Return the prepared inputs of ``rows`` (positions in ``ids``, not ids).
+
+        On CUDA, data that fit the device live there; ``rows`` that live there too then cost no copy and no wait.
+        """
+        device = _exact(device)
+        resident = self._resident(device)
         if resident is not None:
-            return self._dataset.prepare(resident[ids.to(device, non_blocking=True)])
-        return self._dataset.prepare(split.inputs(ids).to(device, non_blocking=True))
+            ids = self._on(device, "ids", self._base_ids)
+            return self._dataset.prepare(resident[ids[rows.to(device, non_blocking=True)]])
+        return self._dataset.prepare(self._base.inputs(self._base_ids[rows.cpu()]).to(device, non_blocking=True))
 
     def batches(
         self,
@@ -254,73 +312,107 @@ class Samples:
             Shuffles the samples (and feeds the augmentation); in the order of ``ids`` without it.
         augment : bool
             Apply the data set's random changes; needs a generator.
+
+        Raises
+        ------
+        ConfigError
+            The data set cannot change images and masks alike.
         """
         if augment and generator is None:
             raise ValueError("augment=True needs a generator")
+        if augment and not self.can_augment:
+            raise ConfigError("this data set cannot augment images together with their masks: set augment = false")
+        device = _exact(device)
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        if self._resident(device) is not None:
+            order = order.to(device)
         for rows in order.split(batch_size):
-            x = self.inputs(rows, device=device)
+            x, y = self.inputs(rows, device=device), self._labels_of(rows, device)
             if augment and generator is not None:
-                x = self._dataset.augment(x, generator)
-            yield x, None if self.labels is None else self.labels[rows].to(device, non_blocking=True)
+                x, y = self._augmented(x, y, generator)
+            yield x, y
+
+    def detached(self) -> Samples:
+        """Return the same samples with labels that can be changed without changing these."""
+        twin = copy.copy(self)
+        twin._moved = {}
+        twin.labels = self.labels.clone() if isinstance(self.labels, Tensor) else self.labels
+        return twin
+
+    def _resident(self, device: torch.device) -> Tensor | None:
+        return self._base.resident(device) if isinstance(self._base, TensorSplit) else None
+
+    def _on(self, device: torch.device, what: str, values: Tensor) -> Tensor:
+        """Return ``values`` on the device, moved there once."""
+        if (what, device) not in self._moved:
+            self._moved[what, device] = values.to(device)
+        return self._moved[what, device]
+
+    def _labels_of(self, rows: Tensor, device: torch.device) -> Tensor | None:
+        if self.labels is None:
+            return None
+        if isinstance(self.labels, Tensor):
+            moved = self.labels if device.type == "cpu" else self._on(device, "labels", self.labels)
+            return moved[rows.to(device, non_blocking=True)].long()
+        resident = self.labels.resident(device)
+        if resident is not None:
+            return resident[rows.to(device, non_blocking=True)].long()
+        return self.labels[rows].to(device, non_blocking=True)
+
+    def _augmented(self, x: Tensor, y: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        if self.task != "segmentation":
+            return self._dataset.augment(x, generator), y
+        unknown = torch.full((len(x), *x.shape[-2:]), self._dataset.ignore_index, device=x.device) if y is None else y
+        changed: tuple[Tensor, Tensor] = self._dataset.augment_pair(x, unknown, generator)  # type: ignore[attr-defined]
+        return changed[0], None if y is None else changed[1]
+
+
+def _exact(device: str | torch.device) -> torch.device:
+    """Return the device with its number, so that ``cuda`` and ``cuda:0`` are one."""
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def _origin(split: Split, ids: Tensor) -> tuple[Split, Tensor]:
+    """Return the split that holds the inputs, and the numbers of ``ids`` in it."""
+    while isinstance(split, (SubsetSplit, GuardedSplit)):
+        ids = split.ids[ids] if isinstance(split, SubsetSplit) else ids
+        split = split.base
+    return split, ids
 
 
 def whole(dataset: Dataset, split: Split) -> Samples:
-    """Return all samples of ``split`` with their true labels (for validation and test data)."""
+    """Return all samples of ``split`` with their true labels (for validation and test data).
+
+    Masks are read when they are used, and checked then unless they lie in memory: those have been checked whole.
+    """
     ids = torch.arange(len(split))
-    return Samples(dataset, split, ids, split.labels(ids))
+    if dataset.task != "segmentation":
+        return Samples(dataset, split, ids, split.labels(ids))
+    base, _ = _origin(split, ids)
+    return Samples(dataset, split, ids, split.labels if isinstance(base, TensorSplit) else Checked(dataset, split))
 
 
-def validate(dataset: Dataset, name: str) -> None:
-    """Refuse a data set that does not fit its own description.
+class Checked:
+    """Reads masks and refuses those with values that are no class.
 
     Raises
     ------
     DatasetError
-        Empty splits, labels outside the classes (how many, the first id), NaN or infinite features.
+        With the id and the value.
     """
-    for member in ("task", "classes", "pool", "test"):
-        if not hasattr(dataset, member):
-            raise DatasetError(
-                f"data set {name!r} has no {member} after load(): see poolwright.dataset for what it needs"
-            )
-    n_classes = len(dataset.classes)
-    if n_classes < 2:
-        raise DatasetError(f"data set {name!r} names {n_classes} classes: a task needs at least two")
-    for part in ("pool", "validation", "test"):
-        split: Split | None = getattr(dataset, part)
-        if split is None:
-            continue
-        if len(split) == 0:
-            raise DatasetError(f"data set {name!r}: its {part} is empty")
-        if dataset.task == "classification":
-            _check_labels(split.labels(torch.arange(len(split))), n_classes, name, part)
-        if isinstance(split, TensorSplit):
-            check_finite(split.data, f"data set {name!r}: its {part}")
 
+    def __init__(self, dataset: Dataset, split: Split) -> None:
+        self._dataset = dataset
+        self._split = split
 
-def _check_labels(labels: Tensor, n_classes: int, name: str, part: str) -> None:
-    wrong = (labels < 0) | (labels >= n_classes)
-    if wrong.any():
-        first = int(wrong.nonzero()[0])
-        raise DatasetError(
-            f"data set {name!r}: {int(wrong.sum())} labels of its {part} lie outside 0..{n_classes - 1}, "
-            f"the first is {int(labels[first])} at id {first}: number the classes from 0, or name more classes"
-        )
-
-
-def check_finite(x: Tensor, what: str) -> None:
-    """Refuse NaN and infinity in ``x`` (n, ...), saying how many rows hold one and which is the first."""
-    if not x.is_floating_point():
-        return
-    bad = torch.zeros(len(x), dtype=torch.bool)
-    step = max(1, 2**20 // max(1, x[:1].numel()))
-    for start in range(0, len(x), step):
-        block = x[start : start + step]
-        bad[start : start + step] = ~torch.isfinite(block).reshape(len(block), -1).all(1).cpu()
-    if bad.any():
-        first = int(bad.nonzero()[0])
-        raise DatasetError(
-            f"{what}: {int(bad.sum())} of {len(x)} rows hold NaN or infinity, the first is id {first}: "
-            f"remove or impute them before selecting"
-        )
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Return the masks of ``ids``."""
+        masks = self._split.labels(ids)
+        stray = first_stray(masks, len(self._dataset.classes), self._dataset.ignore_index)
+        if stray is not None:
+            reason = no_class(stray.value, len(self._dataset.classes), self._dataset.ignore_index)
+            raise DatasetError(f"the mask of id {int(ids[stray.row])} holds {reason} (the data set's ignore_index)")
+        return masks

@@ -57,6 +57,10 @@ class StoreError(PoolwrightError):
     """The folder of a run cannot be read or written."""
 
 
+class WorkerError(PoolwrightError):
+    """A process that worked on a run ended before the run did, for instance for want of memory."""
+
+
 def close_matches(name: str, known: Iterable[str]) -> str:
     """Tell what ``name`` may have meant.
 

@@ -13,7 +13,7 @@ from .errors import ConfigError, StoreError
 from .machine import versions
 from .results import Result, RunResult
 from .spec import Experiment
-from .state import CycleRecord
+from .state import CycleRecord, InitialPool
 from .store import Store, read_journal, write_atomically
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,32 @@ def refuse_other(store: Store, strategy: dict[str, Any]) -> None:
         )
 
 
+def write_initial(folder: Path, pool: InitialPool) -> None:
+    """Keep how the initial pool of a seed was selected."""
+    path = _initial(folder, pool.seed)
+    make_folder(path.parent)
+    write_json(path, pool.as_dict())
+
+
+def read_initial(folder: Path, seed: int) -> InitialPool | None:
+    """Return the initial pool that was selected for a seed; None where there is none, or it is damaged."""
+    path = _initial(folder, seed)
+    try:
+        found = InitialPool(**json.loads(path.read_text()))
+        if found.seed != seed or not all(type(i) is int for i in found.selected):
+            raise ValueError("it is of another seed, or holds what is no id")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("%s is damaged (%s): the initial pool is selected again", path, error)
+        return None
+    return found
+
+
+def _initial(folder: Path, seed: int) -> Path:
+    return folder / "initial" / f"seed-{seed}.json"
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """Return what the folder of an experiment says of it.
 
@@ -166,8 +192,11 @@ def load_result(folder: str | Path) -> Result:
                 records = [CycleRecord(**record) for record in cycles]
                 facts = meta["run"]
                 complete, error = bool(meta.get("complete")), meta.get("error", "")
-                runs.append(RunResult(facts["strategy"], facts["seed"], facts["headline"], records, complete, error))
-    return Result(runs, info, folder)
+                runs.append(
+                    RunResult(facts["strategy"], facts["seed"], facts["headline"], records, complete, error, path)
+                )
+    pools = [read_initial(folder, seed) for seed in sorted({run.seed for run in runs})]
+    return Result(runs, info | {"initial_pools": [pool.as_dict() for pool in pools if pool is not None]}, folder)
 
 
 def write_json(path: Path, value: Any) -> None:

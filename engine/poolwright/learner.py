@@ -5,13 +5,21 @@ it can do stands in ``provides``:
 
 ``probabilities``, ``embeddings``, ``logits``, ``loss``
     keys of what :meth:`Learner.predict` returns: float tensors ``(n, classes)``, ``(n, d)``, ``(n, classes)`` and
-    ``(n,)`` (a predicted loss); for segmentation, ``probabilities`` and ``logits`` are ``(n, classes, height, width)``.
+    ``(n,)`` (a predicted loss). For segmentation, ``probabilities`` and ``logits`` are
+    ``(n, classes, height, width)``, as high and wide as the mask; hooks see their mean over the pixels, one vector a
+    sample (Zhang et al., SRAAL, CVPR 2020). ``embeddings`` and ``loss`` are one vector and one number a sample there
+    too: a learner pools its own features. The mean of the logits is what a linear head makes of mean embeddings;
+    its softmax is not the mean of the probabilities.
 ``head``
     an attribute ``head``: the last linear layer (``torch.nn.Linear``), embeddings in, logits out.
 ``dropout``
     a method ``sample(inputs, generator) -> dict``: like ``predict``, one stochastic pass, batch norm in eval mode.
+    What it returns reaches a hook as it is: for segmentation with one value a pixel.
 ``members``
     an attribute ``members``: the learners of an ensemble, each with its own ``predict``.
+
+A learner that is not for every task says so: ``tasks = ("segmentation",)``. Masks hold the class of each pixel; a
+value outside the classes (the data set's ``ignore_index``) is neither trained on nor evaluated.
 
 A learner without logits or probabilities returns ``predictions`` (class indices) so that it can be evaluated.
 Optional members: ``state_dict()`` and ``load_state_dict(state)`` (needed for ``start = "warm"`` and
@@ -154,7 +162,15 @@ def check_members(learner: Any) -> None:
 
 
 def checked_output(learner: Learner, result: Mapping[str, Tensor], name: str, n: int) -> Tensor:
-    """Return one output of a batch of ``n`` as float32, or raise LearnerError naming learner and output."""
+    """Return one output of a batch of ``n`` as float32, one row (of ``loss``: one number) a sample.
+
+    What a segmentation learner gives for each pixel becomes the mean over the pixels.
+
+    Raises
+    ------
+    LearnerError
+        It is not there, has another shape, or holds NaN; the message names learner and output.
+    """
     who = f"learner {type(learner).__name__}"
     if name not in result:
         raise LearnerError(f"{who} gave no {name!r}; predict() returned: {', '.join(sorted(result)) or 'nothing'}")
@@ -167,6 +183,11 @@ def checked_output(learner: Learner, result: Mapping[str, Tensor], name: str, n:
             f"{who} gave NaN in {name!r} for {int(rows)} of {n} samples of a batch: its training diverged; "
             f"lower the learning rate"
         )
+    if name in ("probabilities", "logits") and values.ndim == 4:
+        values = values.flatten(2).mean(2)
+    if values.ndim != (1 if name == "loss" else 2):
+        wanted = {"loss": "(n,)", "embeddings": "(n, d)"}.get(name, "(n, classes), or one such for each pixel")
+        raise LearnerError(f"{who} gave {name!r} of shape {tuple(values.shape)} for a batch of {n}, not {wanted}")
     return values
 
 

@@ -62,7 +62,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(experiment: Experiment, dataset: Dataset, threads: int, device: str) -> dict[str, Any]:
+def describe(experiment: Experiment, dataset: Dataset, threads: int, device: str, jobs: int = 1) -> dict[str, Any]:
     """Return what an experiment ran with: configuration, data, machine and versions."""
     return {
         "config": experiment.as_dict() | {"threads": threads},
@@ -79,6 +79,7 @@ def describe(experiment: Experiment, dataset: Dataset, threads: int, device: str
             "processor": _processor(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "device": torch.cuda.get_device_name(device) if device != "cpu" else "cpu",
+            "jobs": jobs,
         },
         "versions": versions(),
     }

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Samples
-from .errors import ConfigError, LearnerError
+from .errors import ConfigError, DatasetError, LearnerError
 from .learner import Learner, asked, predict_batch_size, predicted_classes
 
 
@@ -17,18 +17,45 @@ def confusion(predicted: Tensor, true: Tensor, n_classes: int) -> Tensor:
     """Return the confusion matrix, int64 ``(n_classes, n_classes)``: rows true, columns predicted.
 
     Elements whose true label lies outside the classes (an ignore index) are left out.
+
+    Raises
+    ------
+    ValueError
+        A prediction is none of the classes.
     """
-    predicted, true = predicted.reshape(-1), true.reshape(-1)
-    known = (true >= 0) & (true < n_classes)
-    cells = true[known] * n_classes + predicted[known]
-    return torch.bincount(cells, minlength=n_classes * n_classes).reshape(n_classes, n_classes)
+    return _matrix(_counts(predicted, true, n_classes), n_classes)
+
+
+def _counts(predicted: Tensor, true: Tensor, n_classes: int) -> Tensor:
+    """Return the cells of the confusion matrix, then how many were ignored, then how many predictions are no class.
+
+    It stays on the device of its arguments.
+    """
+    predicted, true = predicted.reshape(-1).long(), true.reshape(-1).long()
+    size = n_classes * n_classes
+    cells = torch.where((true >= 0) & (true < n_classes), true * n_classes + predicted, size)
+    cells = torch.where((predicted >= 0) & (predicted < n_classes), cells, size + 1)
+    return torch.bincount(cells, minlength=size + 2)
+
+
+def _matrix(counts: Tensor, n_classes: int) -> Tensor:
+    strange = int(counts[-1])
+    if strange:
+        raise ValueError(f"{strange} predictions are no class: there are 0..{n_classes - 1}")
+    return counts[:-2].reshape(n_classes, n_classes)
 
 
 def classification(matrix: Tensor) -> dict[str, float]:
     """Return accuracy and the class-frequency-weighted precision, recall and F1 of a confusion matrix, in [0, 1].
 
     A class that is never predicted has precision 0, as in scikit-learn with ``zero_division=0``.
+
+    Raises
+    ------
+    ValueError
+        The matrix is empty: no label is known.
     """
+    _refuse_empty(matrix)
     counts = matrix.double()
     hits, support, predicted = counts.diag(), counts.sum(1), counts.sum(0)
     weights = support / support.sum()
@@ -46,8 +73,16 @@ def classification(matrix: Tensor) -> dict[str, float]:
 def segmentation(matrix: Tensor) -> dict[str, float]:
     """Return mean intersection over union and pixel accuracy of a confusion matrix of pixels, in [0, 1].
 
-    Classes that neither occur nor are predicted are left out of the mean.
+    IoU of a class is hits / (true + predicted - hits), counted over all pixels of all images (Everingham et al., *The
+    PASCAL Visual Object Classes Challenge*, IJCV 2010). Classes that neither occur nor are predicted are left out of
+    the mean.
+
+    Raises
+    ------
+    ValueError
+        The matrix is empty: no label is known.
     """
+    _refuse_empty(matrix)
     counts = matrix.double()
     hits = counts.diag()
     union = counts.sum(0) + counts.sum(1) - hits
@@ -56,6 +91,11 @@ def segmentation(matrix: Tensor) -> dict[str, float]:
         "miou": float((hits[present] / union[present]).mean()),
         "pixel_accuracy": float(hits.sum() / counts.sum()),
     }
+
+
+def _refuse_empty(matrix: Tensor) -> None:
+    if not matrix.any():
+        raise ValueError("there is nothing to measure: no label is known (all may be ignored)")
 
 
 @dataclass(frozen=True)
@@ -91,8 +131,16 @@ def task_named(name: str) -> Task:
 
 
 def evaluate(learner: Learner, samples: Samples, *, device: str | torch.device = "cpu") -> dict[str, float]:
-    """Return the task's metrics of a fitted learner on labeled samples."""
-    matrix = torch.zeros(samples.n_classes, samples.n_classes, dtype=torch.int64)
+    """Return the task's metrics of a fitted learner on labeled samples.
+
+    Raises
+    ------
+    LearnerError
+        It predicts other shapes than the labels have, or what is no class.
+    DatasetError
+        No label is known: there is no sample, or every pixel is to be ignored.
+    """
+    counts: Tensor | None = None  # on the device, moved once at the end
     for inputs, labels in samples.batches(predict_batch_size(learner), device=device):
         if labels is None:
             raise ValueError("evaluate() needs labeled samples")
@@ -102,7 +150,15 @@ def evaluate(learner: Learner, samples: Samples, *, device: str | torch.device =
                 f"learner {type(learner).__name__} predicted classes of shape {tuple(predicted.shape)} "
                 f"for labels of shape {tuple(labels.shape)}"
             )
-        matrix += confusion(predicted.cpu(), labels.cpu(), samples.n_classes)
+        of_batch = _counts(predicted, labels.to(predicted.device, non_blocking=True), samples.n_classes)
+        counts = of_batch if counts is None else counts + of_batch
+    counts = torch.zeros(samples.n_classes**2 + 2, dtype=torch.int64) if counts is None else counts.cpu()
+    try:
+        matrix = _matrix(counts, samples.n_classes)
+    except ValueError as error:
+        raise LearnerError(f"learner {type(learner).__name__}: {error}") from None
+    if not matrix.any():
+        raise DatasetError(f"none of the {len(samples)} samples to evaluate has a known label: all are to be ignored")
     return task_named(samples.task).metrics(matrix)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 
 from .errors import PoolError
+from .masks import compact
 
 UNLABELED, ASKED, LABELED, RESERVED, SKIPPED, OUTSIDE = range(6)
 STATES = ("unlabeled", "asked", "labeled", "reserved", "skipped", "outside the pool")
 
 Label = int | Tensor | None
-"""A class index, or an array (a mask) where the task has one label array a sample; None: nobody can tell."""
+"""A class index, or a mask in its smallest type where the task has one a sample; None: nobody can tell."""
+
+ANSWER_BLOCK = 16
+"""Masks that are widened to int64 at a time while labels are taken in."""
 
 
 def as_ids(ids: Any, what: str = "ids") -> Tensor:
@@ -114,15 +118,21 @@ class Pool:
         return self._paid[ids]
 
     def labels(self, ids: Tensor) -> Tensor:
-        """Return the known labels of ``ids``; the caller has checked that they may be seen."""
-        return torch.stack([self._arrays[i] for i in ids.tolist()]) if self._arrays else self._classes[ids]
+        """Return the known labels of ``ids``, int64; the caller has checked that they may be seen."""
+        if not self._arrays or not len(ids):
+            return self._classes[ids]
+        masks = [self._arrays[i] for i in ids.tolist()]
+        labels = torch.empty(len(masks), *masks[0].shape, dtype=torch.int64)
+        for row, mask in zip(labels, masks, strict=True):
+            row.copy_(mask)
+        return labels
 
     def _write(self, answers: Mapping[int, int | Tensor]) -> Tensor:
         """Keep labels by id; return the ids."""
         ids = torch.tensor(list(answers), dtype=torch.int64)
         self._known[ids] = True
         if any(isinstance(label, Tensor) for label in answers.values()):
-            self._arrays.update((i, torch.as_tensor(label)) for i, label in answers.items())
+            self._arrays.update((i, label) for i, label in answers.items() if isinstance(label, Tensor))
         else:
             self._classes[ids] = torch.tensor(list(answers.values()), dtype=torch.int64)
         return ids
@@ -154,7 +164,7 @@ class Pool:
         self._state[ids] = state
         self._ids.clear()
 
-    def reserve(self, name: str, ids: Tensor, labels: Tensor) -> None:
+    def reserve(self, name: str, ids: Tensor, labels: Any) -> None:
         """Set unlabeled ``ids`` aside for good; their labels are known to every plugin that needs labels."""
         ids = self.check(ids, f"reserve {name!r}", allowed=[UNLABELED])
         self._set(ids, RESERVED)
@@ -248,14 +258,22 @@ class Pool:
         self._ids.clear()
 
 
+def read_labels(read: Callable[[Tensor], Any], ids: Tensor) -> list[Label]:
+    """Return the labels of ``ids`` in plain form, read a few at a time: masks would fill the memory as int64."""
+    return [label for part in ids.split(ANSWER_BLOCK) for label in plain(read(part))]
+
+
 def plain(labels: Any) -> list[Label]:
-    """Return labels as a list of ints, or of tensors where each label is an array.
+    """Return labels as a list of ints, or of tensors in their smallest integer type where each label is an array.
 
     Raises
     ------
     PoolError
         They are not integers.
     """
+    if isinstance(labels, (list, tuple)) and any(getattr(label, "ndim", 0) for label in labels):
+        arrays = (mask if isinstance(mask, Tensor) else np.asarray(mask) for mask in labels)
+        return [label for array in arrays for label in plain(array[None])]
     try:
         tensor = labels.detach().cpu() if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
     except (TypeError, ValueError):
@@ -266,4 +284,4 @@ def plain(labels: Any) -> list[Label]:
         raise PoolError(f"labels must be integers (class indices), not {tensor.dtype}")
     if tensor.ndim == 0:
         raise PoolError("labels must come as a list or array, one a sample")
-    return [int(value) for value in tensor.tolist()] if tensor.ndim == 1 else list(tensor.long())
+    return [int(value) for value in tensor.tolist()] if tensor.ndim == 1 else [compact(mask) for mask in tensor]

@@ -1,4 +1,4 @@
-"""What is ready before the first cycle: the data set, reserved ids and the initial pool."""
+"""What is ready before the first cycle: the data set and reserved ids."""
 
 from __future__ import annotations
 
@@ -10,17 +10,11 @@ from torch import Tensor
 
 from . import streams
 from .catalog import Catalog
-from .composition import Composition, Roles
-from .dataset import Dataset, Samples, validate
+from .checks import validate
+from .dataset import Dataset
 from .errors import ConfigError, DatasetError, PoolwrightError
-from .events import Listener, ignore
-from .learner import LearnerFactory
-from .metrics import task_named
-from .pool import UNLABELED, Pool
 from .resample import resample, stratified
-from .rows import default_memory_limit
 from .spec import DatasetSpec
-from .state import CycleState
 
 
 def load_dataset(
@@ -74,89 +68,9 @@ def draw_reserves(dataset: Dataset, shares: dict[str, float], seed: int) -> dict
             raise ConfigError(
                 f"reserve.{name} = {share} of {len(dataset.pool)} samples is none: raise it", ("reserve", name)
             )
-        drawn = stratified(dataset.pool, rest, count, stream)
+        drawn = stratified(dataset, rest, count, stream)
         reserved[name] = rest[drawn]
         keep = torch.ones(len(rest), dtype=torch.bool)
         keep[drawn] = False
         rest = rest[keep]
     return reserved
-
-
-def draw_initial(
-    dataset: Dataset,
-    roles: Roles,
-    size: int,
-    seed: int,
-    *,
-    reserved: dict[str, Tensor],
-    catalog: Catalog,
-    learner: LearnerFactory | None = None,
-    device: str = "cpu",
-    memory_limit: int | None = None,
-    allow_truth: bool = False,
-    listener: Listener = ignore,
-) -> tuple[Tensor, bool]:
-    """Return the ids of the initial pool, and whether hidden labels were used to choose them.
-
-    They come from update, score and select of a strategy before anything is labeled.
-
-    Embeddings are those of ``learner``, which brings its own pretrained weights, or the data set's features.
-
-    Raises
-    ------
-    ConfigError
-        The pool is too small, or the strategy needs what is not there before the first fit.
-    """
-    pool = Pool(len(dataset.pool))
-    for name, ids in reserved.items():
-        pool.reserve(name, ids, dataset.pool.labels(ids))
-    if size > len(pool.ids(UNLABELED)):
-        raise ConfigError(
-            f"initial.size = {size}, but the pool has {len(pool.ids(UNLABELED))} samples", ("initial", "size")
-        )
-    model = learner() if learner else None
-    if model is not None:
-        load = getattr(model, "load_pretrained", None)
-        if load is None:
-            raise ConfigError(f"initial.learner: {type(model).__name__} has no pretrained weights to load")
-        load(Samples(dataset, dataset.pool, torch.arange(len(dataset.pool))))
-    features = dataset.features
-    given = {"embeddings": features[:]} if model is None and features is not None else {}
-    provides = set(given) if model is None else set(model.provides)
-    try:
-        composition = Composition(roles, catalog, task=dataset.task, provides=provides)
-    except ConfigError as error:
-        raise ConfigError(
-            f"the initial pool: {error}. Before the first fit there are only the data set's features "
-            f"(as embeddings) or those of [initial] learner = {{ name = ..., weights = ... }}"
-        ) from error
-    if "truth" in composition.needs and not allow_truth:
-        raise ConfigError("the initial strategy reads hidden labels: set allow_truth = true if an upper bound is meant")
-    state = CycleState(
-        index=-1,
-        final=False,
-        pool=pool,
-        dataset=dataset,
-        task=task_named(dataset.task),
-        learner=model,
-        seed=seed,
-        budget=size,
-        device=device,
-        memory_limit=memory_limit or default_memory_limit(),
-        validation=None,
-        history=(),
-        metrics={},
-        baseline=None,
-        listener=listener,
-        needs=composition.needs,
-        truth="truth" in composition.needs,
-        given=given,
-    )
-    try:
-        composition.update(state, None)
-        ids = composition.select(state, composition.score(state), size)
-    finally:
-        state.close()
-    if len(ids) < size:
-        raise ConfigError(f"the initial strategy {roles.name and roles.name.name!r} chose {len(ids)} of {size} samples")
-    return ids, state.truth

@@ -8,31 +8,22 @@ import torch
 from torch import Tensor
 
 from . import streams
-from .dataset import Dataset, Split, SubsetSplit
+from .dataset import Dataset, Derived, Split, SubsetSplit
 from .errors import ConfigError
 from .rows import Rows
 
 
-class Resampled(Dataset):
+class Resampled(Derived):
     """A data set with a smaller pool, and perhaps a validation split cut from it; all else as in ``base``."""
 
     def __init__(self, base: Dataset, pool_ids: Tensor, validation_ids: Tensor | None) -> None:
-        self._base = base
-        self.task = base.task
-        self.classes = base.classes
-        self.superclasses = base.superclasses
+        super().__init__(base)
         self.test = base.test
         self.pool = SubsetSplit(base.pool, pool_ids)
         self.validation: Split | None = (
             base.validation if validation_ids is None else SubsetSplit(base.pool, validation_ids)
         )
         self.features: Rows | None = None if base.features is None else base.features.take(pool_ids)
-
-    def prepare(self, inputs: Tensor) -> Tensor:
-        return self._base.prepare(inputs)
-
-    def augment(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
-        return self._base.augment(inputs, generator)
 
 
 def resample(
@@ -70,6 +61,8 @@ def resample(
         raise ConfigError("dataset: imbalance and long_tail exclude each other; give one of them")
     ids = torch.arange(len(dataset.pool))
     n_classes = len(dataset.classes)
+    if dataset.task != "classification" and (imbalance is not None or long_tail is not None):
+        raise ConfigError(f"dataset: imbalance and long_tail need one class a sample; {dataset.task} has none")
     if imbalance is not None:
         ids = _thin(dataset.pool, ids, parse_imbalance(imbalance, n_classes), seed)
     if long_tail is not None:
@@ -92,7 +85,7 @@ def resample(
                 f"dataset.validation = {validation} asks for {count} of {len(ids)} samples: "
                 f"give a share between 0 and 1, or a number below {len(ids)}"
             )
-        held_out = stratified(dataset.pool, ids, count, streams.generator(seed, "dataset", "validation"))
+        held_out = stratified(dataset, ids, count, streams.generator(seed, "dataset", "validation"))
         validation_ids = ids[held_out]
         keep = torch.ones(len(ids), dtype=torch.bool)
         keep[held_out] = False
@@ -123,11 +116,11 @@ def parse_imbalance(shares: str | Sequence[float], n_classes: int) -> list[float
     return [value / max(values) for value in values]
 
 
-def stratified(split: Split, ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return ascending positions of ``count`` of ``ids``, each class in its proportion where labels are classes."""
+def stratified(dataset: Dataset, ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Return ascending positions of ``count`` of pool ``ids``, each class in its proportion; at random for masks."""
     order = torch.randperm(len(ids), generator=generator)
-    labels = split.labels(ids)
-    if labels.ndim == 1:
+    if dataset.task == "classification":
+        labels = dataset.pool.labels(ids)
         # Rank within the class over the class's size: taking the smallest takes every class in proportion.
         rank = torch.empty(len(ids), dtype=torch.float64)
         shuffled = labels[order]
@@ -141,8 +134,6 @@ def stratified(split: Split, ids: Tensor, count: int, generator: torch.Generator
 def _thin(split: Split, ids: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     """Keep of each class its share of its samples, rounded down, at least one."""
     labels = split.labels(ids)
-    if labels.ndim != 1:
-        raise ConfigError("dataset: imbalance and long_tail need one class a sample; this task has none")
     kept = []
     for label, share in enumerate(shares):
         members = ids[labels == label]

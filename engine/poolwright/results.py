@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .metrics import aubc, final
-from .state import CycleRecord
+from .state import CycleRecord, InitialPool
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class RunResult:
         The run came to its end. One that did not, and has no error, was stopped and can be resumed.
     error : str
         Why it failed, if it did.
+    folder : Path or None
+        Where the run is kept.
     """
 
     strategy: str
@@ -36,6 +38,7 @@ class RunResult:
     records: Sequence[CycleRecord]
     complete: bool = True
     error: str = ""
+    folder: Path | None = None
 
     def curve(self, metric: str | None = None, part: str = "test") -> tuple[list[int], list[float]]:
         """Return labels paid for and a metric on ``part`` (``"test"`` or ``"validation"``), one point a cycle."""
@@ -79,7 +82,7 @@ class Result:
     runs : list of RunResult
         Strategies in the order of the configuration, seeds within.
     info : dict
-        The configuration, and the machine and versions it ran with.
+        The configuration, the machine and versions it ran with, and how the initial pools were selected.
     folder : Path or None
         Where the runs are kept.
     """
@@ -87,6 +90,11 @@ class Result:
     runs: list[RunResult]
     info: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    @property
+    def initial(self) -> list[InitialPool]:
+        """How the initial pools were selected, by seed; empty where several results were merged."""
+        return [InitialPool(**plain) for plain in self.info.get("initial_pools", [])]
 
     @property
     def strategies(self) -> list[str]:

@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from .events import Event
 
@@ -17,6 +25,11 @@ if TYPE_CHECKING:
     from .testing import Finding
 
 console = Console()
+
+Run = tuple[str, int]
+"""Label of the strategy, and seed."""
+INITIAL = ("", 0)
+"""Of the events of an initial pool, which belongs to no run."""
 
 
 def stderr_logging() -> None:
@@ -27,13 +40,16 @@ def stderr_logging() -> None:
 class RunDisplay:
     """The progress of an experiment: a bar over all labels to buy, and one for a plugin's own long loop.
 
+    Where several runs go on side by side, the second bar is there for each of them, over its labels or its loop.
     Where the output is no terminal, a line is printed for each finished run instead.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, jobs: int = 1) -> None:
         self._total_runs = len(experiment.strategies) * len(experiment.seed_list)
+        self._several = min(jobs, self._total_runs) > 1
         self._budget = max(1, experiment.budget)
         self._runs_done = 0
+        self._bought: dict[Run, int] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -45,7 +61,7 @@ class RunDisplay:
             disable=not console.is_terminal,
         )
         self._bar = self._progress.add_task("reading data", total=self._total_runs * self._budget)
-        self._loop = self._progress.add_task("", total=None, visible=False)
+        self._bars: dict[Run, TaskID] = {}
 
     def __enter__(self) -> RunDisplay:
         self._progress.start()
@@ -56,27 +72,47 @@ class RunDisplay:
 
     def __call__(self, event: Event) -> None:
         """Show an event."""
+        run = event.strategy, event.seed
         if event.kind == "progress":
-            total = event.total or None
-            self._progress.update(
-                self._loop, description=f"  {event.text}", completed=event.done, total=total, visible=True
-            )
-            return
-        self._progress.update(self._loop, visible=False)
-        done = self._runs_done * self._budget
-        if event.kind in ("run", "failed"):
+            self._show_loop(run, event)
+        elif event.kind == "failed":
+            print(f"poolwright: {event.strategy}, seed {event.seed}: {event.text}", file=sys.stderr)  # noqa: T201
+        elif event.kind == "run":
             self._finished(event)
         else:
+            self._hide(INITIAL)
+            self._bought[run] = event.done
             what = f"{event.text}" if event.kind == "phase" else "done"
             description = f"{event.strategy}, seed {event.seed}, cycle {event.cycle}: {what}"
-            self._progress.update(self._bar, description=f"{description:<48}", completed=done + event.done)
+            if self._several:
+                self._show(run, f"  {description}", event.done, self._budget)
+                description = f"{self._runs_done} of {self._total_runs} runs done, {len(self._bought)} going on"
+            else:
+                self._hide(run)
+            completed = self._runs_done * self._budget + sum(self._bought.values())
+            self._progress.update(self._bar, description=f"{description:<48}", completed=completed)
+
+    def _show_loop(self, run: Run, event: Event) -> None:
+        where = f"{event.strategy}, seed {event.seed}: " if self._several and event.strategy else ""
+        self._show(run, f"  {where}{event.text}", event.done, event.total or None)
+
+    def _show(self, run: Run, description: str, done: int, total: int | None) -> None:
+        if run not in self._bars:
+            self._bars[run] = self._progress.add_task(description, total=total)
+        self._progress.update(self._bars[run], description=description, completed=done, total=total, visible=True)
+
+    def _hide(self, run: Run) -> None:
+        if run in self._bars:
+            self._progress.update(self._bars[run], visible=False)
 
     def _finished(self, event: Event) -> None:
-        if event.kind == "failed":
-            print(f"poolwright: {event.strategy}, seed {event.seed}: {event.text}", file=sys.stderr)  # noqa: T201
-            return
+        run = event.strategy, event.seed
         self._runs_done += 1
-        self._progress.update(self._bar, completed=self._runs_done * self._budget)
+        self._bought.pop(run, None)
+        if run in self._bars:
+            self._progress.remove_task(self._bars.pop(run))
+        completed = self._runs_done * self._budget + sum(self._bought.values())
+        self._progress.update(self._bar, completed=completed)
         if not console.is_terminal:
             console.print(
                 f"run {self._runs_done}/{self._total_runs}: {event.strategy}, seed {event.seed}, {event.cycle} cycles",

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .catalog import Catalog
+from .checks import check_finite
 from .composition import Part, Roles
 from .contract import Member, declared_needs
-from .dataset import Dataset, TensorSplit, check_finite
+from .dataset import Dataset, TensorSplit
 from .errors import ConfigError
 from .events import Listener, ignore
 from .hookspecs import LEARNER_NEEDS

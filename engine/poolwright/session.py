@@ -21,15 +21,16 @@ from . import streams
 from .catalog import Catalog
 from .composition import Composition, Roles
 from .cycle import Cycle
-from .dataset import Dataset, Episode
+from .dataset import Dataset, Episode, Samples
 from .errors import ConfigError, PluginError, PoolError, close_matches
 from .events import Event, Listener, ignore
 from .hookspecs import LEARNER_NEEDS, NEEDS
 from .learner import LearnerFactory
 from .ledger import Ledger
+from .masks import first_stray, no_class
 from .metrics import task_named
 from .oracle import Oracle
-from .pool import ASKED, LABELED, UNLABELED, Pool, as_ids
+from .pool import ASKED, LABELED, UNLABELED, Label, Pool, as_ids, read_labels
 from .rows import default_memory_limit
 from .spec import as_roles
 from .state import CycleRecord, CycleState
@@ -161,11 +162,12 @@ class Session:
         self._check_settings()
         self._order: list[int] = []
         self._free: set[int] = set()
+        self._mask_shape: tuple[int, ...] = ()
         self._baseline: dict[str, float] | None = None
         self._idle = 0
         self._shown: CycleState | None = None
         for name, ids in (reserve or {}).items():
-            self.pool.reserve(name, ids, dataset.pool.labels(ids))
+            self.pool.reserve(name, ids, read_labels(dataset.pool.labels, ids))
         if isinstance(initial, int):
             initial = self._draw(initial)
         if initial is not None:
@@ -306,7 +308,8 @@ class Session:
         ids : array of int
             Asked or labeled samples.
         labels : array of int
-            Class indices (or label arrays), one each.
+            Class indices ``(n,)``, or masks ``(n, height, width)`` (or a list of them) of classes and the data set's
+            ``ignore_index``.
 
         Raises
         ------
@@ -314,14 +317,29 @@ class Session:
             An id was never asked, or a label is no class. Nothing is taken then.
         """
         checked, values = self.pool.check_answers(ids, labels, self._ledger.waiting)
-        one_class, n_classes = self.task.name == "classification", len(self.dataset.classes)
         for i, value in zip(checked.tolist(), values, strict=True):
-            if isinstance(value, int) != one_class:
-                wanted = "one class index" if one_class else "one label array"
-                raise PoolError(f"tell: this data set's task ({self.task.name}) wants {wanted} for id {i}")
-            if isinstance(value, int) and not 0 <= value < n_classes:
-                raise PoolError(f"tell: label {value} of id {i} is no class; there are 0..{n_classes - 1}")
+            self._check_answer(i, value)
         self._ledger.note(self.pool, checked, values)
+
+    def _check_answer(self, i: int, value: Label) -> None:
+        """Refuse the answer for id ``i`` that the task has no use for."""
+        one_class, n_classes = self.task.name == "classification", len(self.dataset.classes)
+        if isinstance(value, int) != one_class:
+            wanted = "one class index" if one_class else "one label array (a mask)"
+            raise PoolError(f"tell: this data set's task ({self.task.name}) wants {wanted} for id {i}")
+        if isinstance(value, int) and not 0 <= value < n_classes:
+            raise PoolError(f"tell: label {value} of id {i} is no class; there are 0..{n_classes - 1}")
+        if isinstance(value, Tensor):
+            if not self._mask_shape:
+                self._mask_shape = Samples(self.dataset, self.dataset.pool, torch.tensor([i])).shape[-2:]
+            if tuple(value.shape) != self._mask_shape:
+                raise PoolError(
+                    f"tell: the mask of id {i} has the shape {tuple(value.shape)}, its image {self._mask_shape}"
+                )
+            stray = first_stray(value[None], n_classes, self.dataset.ignore_index)
+            if stray is not None:
+                reason = no_class(stray.value, n_classes, self.dataset.ignore_index)
+                raise PoolError(f"tell: the mask of id {i} holds at row {stray.y}, column {stray.x} the value {reason}")
 
     def skip(self, ids: Any) -> None:
         """Give up on ids that were asked: nobody can tell. They cost nothing and are not asked again."""
@@ -333,7 +351,7 @@ class Session:
         if self.oracle is None:
             raise PoolError("this session has no oracle: tell(ids, labels) the answers yourself")
         ids = self.outstanding
-        self.tell(ids, self.oracle(ids))
+        self.tell(ids, self.oracle(ids) if self.task.name == "classification" else read_labels(self.oracle, ids))
 
     def view(self, needs: Collection[str] = (), *, name: str = "caller") -> Cycle:
         """Return what a ``select`` hook would see of the cycle that was fitted last, to choose by hand with.

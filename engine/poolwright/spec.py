@@ -90,11 +90,21 @@ class InitialSpec(BaseModel):
     strategy: PartField = Part("random")
     size: int = Field(default=50, ge=1)
     learner: Annotated[PluginSpec, BeforeValidator(_named)] | None = None
+    hold_out: int | list[int | str] | None = None
+
+    @pydantic.field_validator("hold_out")
+    @classmethod
+    def _some_classes(cls, value: int | list[int | str] | None) -> int | list[int | str] | None:
+        if value is not None and (value < 1 if isinstance(value, int) else not value):
+            raise ValueError("say how many classes to hold out, or which; leave it out to hold out none")
+        return value
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data."""
         plain: dict[str, Any] = {"strategy": _plain_part(self.strategy), "size": self.size} | (self.model_extra or {})
-        return plain | ({"learner": self.learner.as_dict()} if self.learner else {})
+        if self.learner:
+            plain["learner"] = self.learner.as_dict()
+        return plain | ({} if self.hold_out is None else {"hold_out": self.hold_out})
 
     @property
     def part(self) -> Part:
@@ -124,6 +134,7 @@ class StrategySpec(BaseModel):
     reward: PartField | None = None
     update: list[PartField] = []
     wrappers: list[PartField] = []
+    batch: int | None = Field(default=None, ge=1)
     candidates: int | None = Field(default=None, ge=1)
 
     @pydantic.field_validator("update", "wrappers", mode="before")
@@ -165,7 +176,7 @@ class StrategySpec(BaseModel):
         for key in ("update", "wrappers"):
             if getattr(self, key):
                 plain[key] = [_plain_part(part) for part in getattr(self, key)]
-        return plain | ({"candidates": self.candidates} if self.candidates else {})
+        return plain | {key: getattr(self, key) for key in ("batch", "candidates") if getattr(self, key)}
 
 
 def as_roles(strategy: Roles | Mapping[str, Any] | str | Callable[..., Any]) -> Roles:
@@ -179,9 +190,15 @@ def as_roles(strategy: Roles | Mapping[str, Any] | str | Callable[..., Any]) -> 
     if isinstance(strategy, Roles):
         return strategy
     try:
-        return StrategySpec.model_validate(_named(strategy)).roles([])
+        spec = StrategySpec.model_validate(_named(strategy))
     except pydantic.ValidationError as error:
         raise _explained(error) from None
+    for key in ("batch", "candidates"):
+        if getattr(spec, key) is not None:
+            raise ConfigError(
+                f"strategy: {key} = {getattr(spec, key)} has no effect here: give {key} to the session itself"
+            )
+    return spec.roles([])
 
 
 def _plain_part(part: Part) -> dict[str, Any]:
@@ -197,7 +214,7 @@ class Experiment(BaseModel):
         A plugin's name, or its name with parameters and options.
     strategies : list
         Names, classes, or dicts with ``label``, ``name``, ``score``, ``select``, ``reward``, ``update``,
-        ``wrappers``, ``candidates`` and parameters of ``name``.
+        ``wrappers``, ``batch``, ``candidates`` and parameters of ``name``.
     seeds : int or list of int
         How many, or which.
     budget : int
@@ -205,7 +222,8 @@ class Experiment(BaseModel):
     batch : int, optional
         Labels to ask for in a cycle; the strategy decides without it.
     initial : dict
-        ``strategy`` and ``size`` of the initial pool, drawn once per seed for all strategies.
+        ``strategy`` and ``size`` of the initial pool, drawn once per seed for all strategies; ``hold_out``, how many
+        classes, or which, it must not hold (a biased start).
     report_learner : str or dict, optional
         A second learner trained on the same labels, for the figures only.
     reserve : dict of str to float
@@ -351,7 +369,13 @@ class Experiment(BaseModel):
         found: list[tuple[tuple[str | int, ...], str, str | Callable[..., Any], Mapping[str, Any], list[str]]] = [
             (("dataset",), "dataset", self.dataset.name, self.dataset.params, list(RESAMPLING)),
             (("learner",), "learner", self.learner.name, self.learner.params, ["start", "refit_every"]),
-            (("initial",), "strategy", self.initial.strategy.plugin, self.initial.part.params, ["size", "learner"]),
+            (
+                ("initial",),
+                "strategy",
+                self.initial.strategy.plugin,
+                self.initial.part.params,
+                ["size", "learner", "hold_out"],
+            ),
         ]
         if self.report_learner:
             found.append((("report_learner",), "learner", self.report_learner.name, self.report_learner.params, []))
@@ -381,6 +405,8 @@ def _explained(error: pydantic.ValidationError) -> ConfigError:
     """Return pydantic's first complaint as one line in our words, with the key."""
     first = error.errors()[0]
     key = tuple(part for part in first["loc"] if not (isinstance(part, str) and re.search(r"[\[\]()]", part)))
+    if key and key[-1] in ("int", "str", "float", "bool"):  # which of several types pydantic tried
+        key = key[:-1]
     dotted = ".".join(str(part) for part in key)
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":

@@ -80,6 +80,42 @@ class CycleRecord:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class InitialPool:
+    """How the initial pool of a seed was selected, in cycle -1.
+
+    Attributes
+    ----------
+    seed : int
+    selected : list of int
+        The ids, in the order of the selection.
+    held_out : list of str
+        Names of the classes that it was not to hold.
+    truth : bool
+        Hidden labels were used to select it: an upper bound.
+    seconds : dict
+        Time spent by phase: update, score, select; with the predictions it asked for.
+    logs : dict
+        ``"plugin.role.name"`` -> values given to ``cycle.log``.
+    """
+
+    seed: int
+    selected: list[int]
+    held_out: list[str] = field(default_factory=list)
+    truth: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    logs: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def ids(self) -> Tensor:
+        """The ids, int64."""
+        return torch.tensor(self.selected, dtype=torch.int64)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
 @dataclass
 class CycleState:
     """One cycle as the engine keeps it; plugins see it through :class:`Cycle`."""
@@ -184,8 +220,6 @@ class CycleState:
             outputs = asked(self.learner, inputs)
             for name in names:
                 values = checked_output(self.learner, outputs, name, len(inputs))
-                if name == "probabilities" and values.ndim > 2:
-                    values = values.flatten(2).mean(2)
                 if name not in result:
                     result[name] = self._allocate(name, (len(ids), *values.shape[1:]), values)
                 target = result[name]

@@ -15,6 +15,7 @@ import logging
 import os
 import sqlite3
 import time
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -152,7 +153,16 @@ class Store:
             rows = self._db.execute(
                 "SELECT position, id, label, revision, time FROM answers WHERE position > ? ORDER BY position", (after,)
             ).fetchall()
-        return [Answer(p, i, _decode(label), revision, told) for p, i, label, revision, told in rows]
+        return [Answer(p, i, self._label(p, label), revision, told) for p, i, label, revision, told in rows]
+
+    def _label(self, position: int, value: int | bytes) -> Label:
+        try:
+            return _decode(value)
+        except (zlib.error, ValueError, EOFError) as error:
+            raise StoreError(
+                f"journal {self.journal} is damaged: answer {position} cannot be read ({one_line(error)}). "
+                f"Put back a copy of it, or choose another --out"
+            ) from error
 
     # -- cycles --------------------------------------------------------------------------------------------------
 
@@ -294,8 +304,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` alone; the lock goes with the process, however it ends.
+def locked(folder: Path) -> Iterator[int]:
+    """Hold ``folder`` alone; the lock goes with the process, and those given its descriptor, however they end.
+
+    Yields
+    ------
+    int
+        The descriptor that holds the lock.
 
     Raises
     ------
@@ -312,7 +327,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(f"{folder} is in use by another process: wait for it, or choose another --out") from None
-        yield
+        yield file.fileno()
 
 
 def _encode(label: Label) -> int | bytes:
@@ -322,7 +337,7 @@ def _encode(label: Label) -> int | bytes:
         return int(label)
     buffer = io.BytesIO()
     np.save(buffer, label.numpy(), allow_pickle=False)
-    return buffer.getvalue()
+    return zlib.compress(buffer.getvalue(), level=1)  # masks are mostly runs of one class
 
 
 def _decode(value: int | bytes) -> Label:
@@ -330,4 +345,4 @@ def _decode(value: int | bytes) -> Label:
         return value
     if not value:
         return None
-    return torch.from_numpy(np.load(io.BytesIO(value), allow_pickle=False))
+    return torch.from_numpy(np.load(io.BytesIO(zlib.decompress(value)), allow_pickle=False))

@@ -69,9 +69,16 @@ class Training:
         self._device = device
         self._seed = seed
         self._fitted_labels = 0
-        self._check()
+        self._check(dataset.task)
 
-    def _check(self) -> None:
+    def _check(self, task: str) -> None:
+        for made in self._learners().values():
+            tasks = getattr(made, "tasks", None)
+            if tasks is not None and task not in tasks:
+                raise ConfigError(
+                    f"learner {type(made).__name__} works for {', '.join(sorted(tasks))}, "
+                    f"not for this data set's task {task!r}: choose another learner"
+                )
         if self.start not in STARTS:
             raise ConfigError(f"learner.start = {self.start!r}: choose one of {', '.join(STARTS)}")
         continues = self.start == "warm" or self.refit_every is not None
@@ -117,7 +124,8 @@ class Training:
     def _fit(self, learner: Learner, role: str, start: str, state: CycleState, phase: str) -> None:
         pool, dataset = state.pool, state.dataset
         labeled_ids = pool.ids(LABELED)
-        labeled = Samples(dataset, dataset.pool, labeled_ids, pool.labels(labeled_ids))
+        masks = dataset.task == "segmentation"  # read when they are used: together they would fill the memory
+        labeled = Samples(dataset, dataset.pool, labeled_ids, pool.labels if masks else pool.labels(labeled_ids))
         unlabeled = Samples(dataset, dataset.pool, pool.ids(UNLABELED))
         stream = streams.generator(self._seed, role, state.index)
         began = time.perf_counter()

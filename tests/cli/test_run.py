@@ -26,6 +26,19 @@ def test_run_without_a_configuration_compares_the_demonstrations_strategies(pool
     assert result.runs[0].curve()[0] == [50, 70, 90]
 
 
+def test_runs_side_by_side_are_those_of_one_process(poolwright, tmp_path):
+    for jobs in (1, 2):
+        arguments = ["--strategy", "margin", "--strategy", "random", "--set", "threads=1", *SMALL]
+        outcome = poolwright("run", "--out", tmp_path / str(jobs), "--jobs", jobs, *arguments)
+        assert outcome.status == 0, outcome.err
+        assert "run 2/2: " in outcome.out
+    one, two = (load_result(tmp_path / str(jobs)) for jobs in (1, 2))
+    assert [[r.selected for r in run.records] for run in two.runs] == [
+        [r.selected for r in run.records] for run in one.runs
+    ]
+    assert (tmp_path / "2" / "report.html").exists()
+
+
 def test_report_shows_a_run_again_and_merges_others(poolwright, tmp_path):
     for name in ("entropy", "random"):
         assert poolwright("run", "--strategy", name, "--out", tmp_path / name, *SMALL).status == 0
@@ -36,6 +49,23 @@ def test_report_shows_a_run_again_and_merges_others(poolwright, tmp_path):
     page = (tmp_path / "both.html").read_text()
     assert "entropy" in page
     assert "random" in page
+
+
+def test_the_figures_of_a_run_are_kept_in_a_file_and_reported_on_again(poolwright, tmp_path):
+    for name in ("entropy", "random"):
+        assert poolwright("run", "--strategy", name, "--out", tmp_path / name, *SMALL).status == 0
+        kept = poolwright("report", tmp_path / name, "--json", tmp_path / f"{name}.json")
+        assert kept.status == 0, kept.err
+    outcome = poolwright("report", tmp_path / "entropy.json", tmp_path / "random", "--out", tmp_path / "both.html")
+    assert outcome.status == 0, outcome.err
+    assert "entropy" in outcome.out
+    assert "random" in (tmp_path / "both.html").read_text()
+    assert poolwright("report", tmp_path / "entropy.json").status == 0
+    assert (tmp_path / "entropy.html").exists()
+    refused = poolwright("report", tmp_path / "entropy", tmp_path / "random", "--json", tmp_path / "x.json")
+    assert refused.status == 2
+    assert "--json keeps the figures of one folder" in refused.err
+    assert poolwright("report", tmp_path / "none.json").status == 2
 
 
 def test_a_configuration_file_runs_with_roles_wrappers_and_labels(poolwright, tmp_path):

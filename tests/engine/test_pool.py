@@ -235,11 +235,44 @@ def test_label_arrays_are_kept_one_a_sample():
     masks = torch.arange(12, dtype=torch.uint8).reshape(2, 2, 3)
     values = plain(masks)
     assert [value.tolist() for value in values] == masks.tolist()
-    assert values[0].dtype == torch.int64
     pool = Pool(4)
     pool.ask(ids(3, 0))
     pool.learn([3, 0], values)
+    assert pool.labels(ids(0, 3)).dtype == torch.int64
     assert torch.equal(pool.labels(ids(0, 3)), masks.long().flip(0))
+    masks.zero_()
+    assert pool.labels(ids(3)).sum() == 15  # not the caller's own
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 255, torch.uint8),
+        (-1, 18, torch.int16),
+        (0, 256, torch.int16),
+        (0, 40000, torch.int32),
+        (-(2**40), 0, torch.int64),
+    ],
+)
+def test_masks_are_kept_in_the_smallest_type_that_holds_them(low, high, expected):
+    masks = torch.tensor([[[low, high]], [[0, 1]]])
+    first, second = plain(masks)
+    assert (first.dtype, second.dtype) == (expected, torch.uint8)
+    pool = Pool(3)
+    pool.ask(ids(0, 1))
+    pool.learn([0, 1], [first, second])
+    assert torch.equal(pool.labels(ids(0, 1)), masks)
+
+
+@pytest.mark.parametrize("form", [list, tuple, lambda masks: [mask.numpy() for mask in masks]])
+def test_masks_may_come_as_a_list(form):
+    masks = torch.tensor([[[0, 1]], [[2, 255]]])
+    assert [mask.tolist() for mask in plain(form(masks))] == masks.tolist()
+
+
+def test_masks_of_floating_point_are_refused():
+    with pytest.raises(PoolError, match=r"labels must be integers .*not torch.float32"):
+        plain([torch.zeros(2, 3), torch.zeros(2, 3)])
 
 
 def test_state_dict_restores_states_payment_and_fresh_samples():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from poolwright import ConfigError, DatasetError, DatasetOracle, NoisyOracle, Rows, TensorSplit, run
-from poolwright.dataset import check_finite, validate
+from poolwright.checks import check_finite, validate
 from poolwright.resample import parse_imbalance, resample
 
 from .helpers.build import EMPTY, experiment

@@ -236,7 +236,7 @@ def test_labels_that_differ_only_in_signs_have_folders_of_their_own(tmp_path):
     assert [[r.selected for r in x.records] for x in kept.runs] == [[r.selected for r in x.records] for x in alone.runs]
     dots = run(experiment({"label": "..", "name": Lowest}), tmp_path / "y", catalog=EMPTY)
     assert dots.runs[0].complete
-    assert sorted(p.name for p in (tmp_path / "y").iterdir()) == [".lock", "experiment.json", "runs"]
+    assert sorted(p.name for p in (tmp_path / "y").iterdir()) == [".lock", "experiment.json", "initial", "runs"]
 
 
 def test_what_is_kept_can_be_loaded_again(tmp_path):

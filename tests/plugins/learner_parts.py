@@ -9,6 +9,7 @@ from torch import Tensor
 
 from poolwright import Dataset, Samples, TensorSplit, streams
 from poolwright_plugins.learners.cnn import CNN
+from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.linear import Linear
 from poolwright_plugins.learners.mlp import MLP
 
@@ -61,4 +62,47 @@ def quick(kind: type, **params: Any) -> Any:
 
 def logits(learner: Any, inputs: Tensor) -> Tensor:
     result: Tensor = learner.predict(inputs)["logits"]
+    return result
+
+
+class Scenes(Dataset):
+    """Pictures of a bright square and a dark disc on noise, and the class of each pixel; a row of every mask is 255."""
+
+    task = "segmentation"
+    classes = ("background", "square", "disc")
+
+    def __init__(self, *, n: int = 24, channels: int = 3, size: tuple[int, int] = (32, 32)) -> None:
+        generator = torch.Generator().manual_seed(3)
+        height, width = size
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        x = 0.5 + 0.1 * torch.randn(n, channels, *size, generator=generator)
+        y = torch.zeros(n, *size, dtype=torch.int64)
+        for scene, mask in zip(x, y, strict=True):
+            top, left, center_row, center_column = (torch.rand(4, generator=generator) * 0.6).tolist()
+            square = (rows >= top * height) & (rows < (top + 0.3) * height)
+            square = square & (columns >= left * width) & (columns < (left + 0.3) * width)
+            away = ((rows / height - center_row - 0.2) ** 2 + (columns / width - center_column - 0.2) ** 2) < 0.03
+            for shape, brightness, label in ((square, 0.4, 1), (away, -0.4, 2)):
+                scene += brightness * shape
+                mask[shape] = label
+            mask[0] = 255
+        self.pool = TensorSplit(x, y)
+        self.test = self.pool
+
+    def labeled(self, *ids: int) -> Samples:
+        chosen = torch.tensor(ids) if ids else torch.arange(len(self.pool))
+        return Samples(self, self.pool, chosen, self.pool.labels)
+
+    @property
+    def inputs(self) -> Tensor:
+        return self.prepare(self.pool.data)
+
+
+def small_drn(**params: Any) -> DRND22:
+    """Return a learner that trains in a second."""
+    return DRND22(**{"width": 2, "epochs": 1, "batch_size": 8, **params})
+
+
+def weights_of(learner: Any) -> dict[str, Tensor]:
+    result: dict[str, Tensor] = learner.state_dict()["network"]
     return result

@@ -12,16 +12,24 @@ from poolwright import testing
 from poolwright_plugins.datasets.arrays import Arrays
 from poolwright_plugins.datasets.digits import Digits
 from poolwright_plugins.learners.cnn import CNN
+from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.linear import Linear
 from poolwright_plugins.learners.mlp import MLP
+from poolwright_plugins.learners.resnet import ResNet18
+from poolwright_plugins.learners.resnet50_segmentation import DeepLabV3ResNet50, FCNResNet50
 from poolwright_plugins.learners.sklearn import Sklearn
+from poolwright_plugins.learners.vgg import VGG16
 from poolwright_plugins.strategies.badge import Badge
 from poolwright_plugins.strategies.coreset import CoreSet
 from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
+from poolwright_plugins.strategies.sraal import SRAAL, SRAALInit
 from poolwright_plugins.strategies.sral import SRAL
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
+from poolwright_plugins.strategies.vaal import VAAL
 from poolwright_plugins.wrappers.stop_when import StopWhen
+
+from .adversarial_parts import SMALL
 
 
 @pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
@@ -40,6 +48,24 @@ def test_sral_conforms(params: dict[str, Any]) -> None:
     testing.assert_conforms("strategy", SRAL, params)
 
 
+@pytest.mark.parametrize(
+    ("plugin", "params"),
+    [
+        (VAAL, {}),
+        (VAAL, {"ablation": "no-vae"}),
+        (VAAL, {"ablation": "frozen-vae"}),
+        (VAAL, {"ablation": "no-discriminator"}),
+        (VAAL, {"warm_start": True}),
+        (SRAAL, {}),
+        (SRAAL, {"relabel": False, "stl": False}),
+        (SRAAL, {"warm_start": True}),
+        (SRAALInit, {}),
+    ],
+)
+def test_adversarial_strategies_conform(plugin: type, params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", plugin, SMALL | params)
+
+
 @pytest.mark.parametrize("params", [{"threshold": 1.01}, {"stable": 2}])
 def test_stop_when_conforms(params: dict[str, Any]) -> None:
     testing.assert_conforms("wrapper", StopWhen, params)
@@ -51,6 +77,11 @@ def test_stop_when_conforms(params: dict[str, Any]) -> None:
         (Linear, {}),
         (MLP, {"dropout": 0.2}),
         (CNN, {"width": 4, "dropout": 0.2}),
+        (ResNet18, {"epochs": 1, "dropout": 0.2}),
+        (VGG16, {"width": 4, "epochs": 2}),
+        (DRND22, {"width": 2, "epochs": 2, "dropout": 0.2}),
+        pytest.param(FCNResNet50, {"epochs": 1}, marks=pytest.mark.slow),
+        pytest.param(DeepLabV3ResNet50, {"epochs": 1}, marks=pytest.mark.slow),
         (Sklearn, {}),
         (Sklearn, {"estimator": "RandomForestClassifier", "params": {"n_estimators": 5}}),
     ],

@@ -221,7 +221,12 @@ def test_the_cosine_schedule_falls_from_the_start_to_0_and_the_constant_one_stay
     assert learning_rate(0.2, "constant", 0.7) == 0.2
 
 
-@pytest.mark.parametrize("params", [{"optimizer": "sgd", "lr": 0.1}, {"schedule": "constant"}])
+def test_the_poly_schedule_falls_to_0_as_the_power_0_9_of_what_is_left() -> None:
+    rates = [learning_rate(0.2, "poly", done) for done in (0.0, 0.5, 1.0)]
+    assert rates == pytest.approx([0.2, 0.2 * 0.535886731, 0.0])
+
+
+@pytest.mark.parametrize("params", [{"optimizer": "sgd", "lr": 0.1}, {"schedule": "constant"}, {"schedule": "poly"}])
 def test_each_optimizer_and_schedule_learns(params: dict[str, Any]) -> None:
     data = Blobs()
     learner = fit(MLP(**params), data.labeled())

@@ -1,15 +1,26 @@
 """What a sweep says: figures per strategy, a table for the terminal, a page for the browser.
 
 ``summarize`` gives the numbers, ``table`` and ``write_html`` show them, ``merge`` puts results of several
-folders side by side. Importing this package imports neither matplotlib, scipy nor jinja2: each is imported
-when it is needed.
+folders side by side; ``write_json`` keeps the figures in a small file, ``read_json`` reads them back. Importing
+this package imports neither matplotlib, scipy nor jinja2: each is imported when it is needed.
 """
 
 from __future__ import annotations
 
+from .archive import read_json, write_json
 from .html import write_html
 from .merging import merge
 from .statistics import Comparison, Estimate, StrategySummary, summarize
 from .terminal import table
 
-__all__ = ["Comparison", "Estimate", "StrategySummary", "merge", "summarize", "table", "write_html"]
+__all__ = [
+    "Comparison",
+    "Estimate",
+    "StrategySummary",
+    "merge",
+    "read_json",
+    "summarize",
+    "table",
+    "write_html",
+    "write_json",
+]

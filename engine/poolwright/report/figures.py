@@ -90,8 +90,8 @@ def query_times(times: Mapping[int, Mapping[int, float]], alt: str) -> str:
     return drawing.svg
 
 
-def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str) -> str:
-    """Draw one logged quantity, small: a thin line of (cycle, value) for each seed."""
+def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str, across: str = "cycle") -> str:
+    """Draw one logged quantity, small: a thin line of (cycle, value) for each seed; ``across`` names the cycle."""
     with _drawing(alt, (3.3, 2.2), alt) as drawing:
         for place, points in enumerate(series):
             shown = thinned([(x, y) for x, y in points if math.isfinite(y)])
@@ -99,7 +99,7 @@ def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str) -> str:
             drawing.axes.plot([x for x, _ in shown], [y for _, y in shown], **style)
         drawing.axes.locator_params(axis="y", nbins=5)
         _whole_cycles(drawing.axes)
-        drawing.axes.set_xlabel("cycle")
+        drawing.axes.set_xlabel(across)
     return drawing.svg
 
 
@@ -118,6 +118,54 @@ def swatch(place: int, figure: str) -> str:
         drawing.axes.plot([0, 1, 2], [0, 0, 0], markevery=[1], **_style(place))
         drawing.axes.set_axis_off()
     return drawing.svg
+
+
+def standalone(svg: str, labels: Mapping[int, str], alt: str) -> str:
+    """Return a figure with its legend as a document of its own, which follows the reader's color scheme.
+
+    Parameters
+    ----------
+    svg : str
+        What a function of this module drew.
+    labels : mapping of int to str
+        Place of the strategy -> text of the legend.
+    alt : str
+        What the figure shows, for those who cannot see it.
+    """
+    width, height = _size(svg)
+    columns, row = 2, 17.0
+    entries = []
+    for number, (place, label) in enumerate(labels.items()):
+        x = 12 + number % columns * width / columns
+        y = height + 4 + number // columns * row
+        mark = swatch(place, "standalone")
+        entries.append(_placed(mark, x, y, *_size(mark)))
+        entries.append(f'<text x="{x + 48:g}" y="{y + 11:g}" font-size="10">{html.escape(label)}</text>')
+    total = height + 12 + math.ceil(len(labels) / columns) * row
+    light = {"ink": "#1d1d22", "grid": "#d9d9e1", "page": "#ffffff"}
+    dark = {"ink": "#ececf1", "grid": "#3a3e48", "page": "#16181d"}
+    for place, colors in enumerate(SERIES):
+        light[f"series-{place}"], dark[f"series-{place}"] = colors
+    rules = [" ".join(f"--{name}: {value};" for name, value in scheme.items()) for scheme in (light, dark)]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="0 0 {width:g} {total:g}" role="img" aria-label="{html.escape(alt)}">\n'
+        f"<style>svg {{ {rules[0]} font-family: system-ui, sans-serif; }}\n"
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {rules[1]} }} }}\n"
+        f"text {{ fill: var(--ink); }} * {{ stroke-linejoin: round; stroke-linecap: butt; }}</style>\n"
+        f'<rect width="100%" height="100%" fill="var(--page)"/>\n'
+        f"{_placed(svg, 0, 0, width, height)}\n" + "\n".join(entries) + "\n</svg>\n"
+    )
+
+
+def _size(svg: str) -> tuple[float, float]:
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert found is not None, "every figure has a viewBox"
+    return float(found[1]), float(found[2])
+
+
+def _placed(svg: str, x: float, y: float, width: float, height: float) -> str:
+    return svg.replace("<svg ", f'<svg x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" ', 1)
 
 
 def _style(place: int) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +14,10 @@ from ..errors import StoreError
 from . import wording
 from .details import StrategyDetails, details, legend, mean_curves, mean_query_times
 from .merging import section, sources
-from .statistics import MeanCurve, best, summarize
+from .statistics import QUERY_PHASES, MeanCurve, best, measured, query_phases, summarize
 
 if TYPE_CHECKING:
-    from ..results import Result
+    from ..results import Result, RunResult
 
 
 def write_html(result: Result, path: Path | str) -> Path:
@@ -72,7 +74,9 @@ def render(result: Result) -> str:
             tested=any(item.versus_baseline is not None for item in summaries),
             notes=wording.notes(summaries),
             figures=_figures(result),
-            strategies=[_rendered(details(result, item)) for item in summaries],
+            query=_query_table(result),
+            query_phases=QUERY_PHASES,
+            strategies=[_rendered(details(result, item), result.of(item.label)) for item in summaries],
             say=wording,
             palette=figures.SERIES,
         )
@@ -104,7 +108,34 @@ def _source(name: str, info: dict[str, Any]) -> dict[str, Any]:
         if section(info, key):
             rows.append((term, plain(section(info, key))))
     whole = json.dumps(config, indent=2, sort_keys=True, default=str) if config else ""
-    return {"name": name, "rows": rows, "config": whole}
+    return {"name": name, "rows": rows, "config": whole, "initial": _initial(name, info)}
+
+
+def _initial(name: str, info: dict[str, Any]) -> dict[str, Any] | None:
+    """Return how the initial pools were selected: a row a seed, and what was logged; None where nothing is known."""
+    from ..state import InitialPool
+    from . import figures
+
+    pools = [InitialPool(**plain) for plain in info.get("initial_pools", ())]
+    if not pools:
+        return None
+    series: dict[str, list[list[tuple[float, float]]]] = {}
+    for pool in pools:
+        for title, values in pool.logs.items():
+            series.setdefault(title, []).append(list(enumerate(values)))
+    plots = []
+    for title, lines in series.items():
+        seeds = "one seed" if len(lines) == 1 else f"a line for each of {len(lines)} seeds"
+        alt = f"{title} of the initial selection{' of ' + name if name else ''}, {seeds}"
+        plots.append((title, _safe(figures.logged(lines, alt, across="value"))))
+    chosen = section(section(info, "config"), "initial")
+    return {
+        "chosen": plain(chosen.get("strategy", "")),
+        "phases": [phase for phase in QUERY_PHASES if any(phase in pool.seconds for pool in pools)],
+        "held_out": any(pool.held_out for pool in pools),
+        "pools": pools,
+        "plots": plots,
+    }
 
 
 def plain(value: Any) -> str:
@@ -154,6 +185,17 @@ def _figures(result: Result) -> list[dict[str, Any]]:
     return [entry | {"svg": _safe(entry["svg"])} for entry in shown]
 
 
+def _query_table(result: Result) -> list[dict[str, Any]]:
+    """Return for each strategy that asked for labels the mean seconds of a query by phase, and what is left out."""
+    rows = []
+    for label in result.strategies:
+        counted = measured(result.of(label))
+        seconds = query_phases(counted or result.of(label))
+        if seconds is not None:
+            rows.append({"label": label, "seconds": seconds, "total": sum(seconds.values()), "finished": bool(counted)})
+    return rows
+
+
 def _swatches(figure: str, entries: list[tuple[int, str]]) -> list[tuple[Any, str]]:
     from . import figures
 
@@ -167,7 +209,7 @@ def _safe(svg: object) -> Any:
     return Markup(svg)
 
 
-def _rendered(item: StrategyDetails) -> dict[str, Any]:
+def _rendered(item: StrategyDetails, runs: Sequence[RunResult]) -> dict[str, Any]:
     from . import figures
 
     plots = []
@@ -175,7 +217,21 @@ def _rendered(item: StrategyDetails) -> dict[str, Any]:
         seeds = "one seed" if len(series) == 1 else f"a line for each of {len(series)} seeds"
         alt = f"{name} of {item.summary.label} over cycles, {seeds}"
         plots.append((name, _safe(figures.logged(series, alt))))
-    return {**vars(item), "plots": plots}
+    return {**vars(item), "plots": plots, "pictures": _pictures(runs)}
+
+
+def _pictures(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Return what the first run that kept pictures selected in its first and last cycle."""
+    from ..gallery import pictures
+
+    for run in runs:
+        kept = pictures(run.folder) if run.folder is not None else []
+        if kept:
+            return [
+                {"seed": run.seed, "cycle": cycle, "data": "data:image/png;base64," + b64encode(content).decode()}
+                for cycle, content in kept
+            ]
+    return []
 
 
 def _curves_alt(labels: dict[int, str], curves: dict[int, MeanCurve], metric: str) -> str:

@@ -218,6 +218,18 @@ def query_times(run: RunResult) -> dict[int, float]:
     return {record.index: record.query_seconds for record in run.records if record.selected}
 
 
+QUERY_PHASES = ("reward", "update", "score", "select")
+"""What a query is made of, in the order in which it happens."""
+
+
+def query_phases(runs: Sequence[RunResult]) -> dict[str, float] | None:
+    """Return phase -> mean seconds over all queries of the runs; None where nothing was asked."""
+    asked = [record.seconds for run in runs for record in run.records if record.selected]
+    if not asked:
+        return None
+    return {phase: math.fsum(seconds.get(phase, 0.0) for seconds in asked) / len(asked) for phase in QUERY_PHASES}
+
+
 def phase_seconds(runs: Sequence[RunResult]) -> dict[str, tuple[float, float]]:
     """Return phase -> (mean seconds of a cycle that has it, mean seconds of a run)."""
     times: dict[str, list[float]] = {}

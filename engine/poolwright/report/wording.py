@@ -13,9 +13,29 @@ UPPER_BOUND = "†"
 """Marks strategies that used hidden labels."""
 
 
+METRICS = {"miou": "mIoU"}
+"""Metrics whose name is written otherwise than it is spelled in code."""
+
+PHASES = {
+    "update": "training (update)",
+    "score": "scoring (score)",
+    "select": "selecting (select)",
+    "reward": "reward",
+    "fit": "fitting the learner",
+    "evaluate": "evaluating it on validation data",
+    "report": "evaluating it on test data",
+}
+"""What happens in a phase, and the hook that does it; each hook with the predictions that it asked for."""
+
+
 def metric_name(name: str) -> str:
     """Return a metric's name for a heading: ``pixel_accuracy`` -> ``pixel accuracy``."""
-    return name.replace("_", " ")
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def phase(name: str) -> str:
+    """Return what happens in a phase."""
+    return PHASES.get(name, name)
 
 
 def number(value: float | None) -> str:

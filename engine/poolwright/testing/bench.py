@@ -14,6 +14,7 @@ from ..composition import Composition, Part, Roles
 from ..contract import Member, check_plugin, declared_needs, hooks_of
 from ..cycle import Cycle
 from ..hookspecs import LEARNER_NEEDS, hookimpl
+from ..metrics import TASKS
 from ..session import Session
 from ..state import CycleState
 from ..store import Store
@@ -86,11 +87,20 @@ class Bench:
         Give nothing but what the subject declares in its needs.
     dataset : dict
         Parameters of the made data set.
+    task : str, optional
+        Of the data set; the first that the subject works for by default.
     """
 
-    def __init__(self, subject: Subject, *, minimal: bool = False, dataset: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        minimal: bool = False,
+        dataset: Mapping[str, Any] | None = None,
+        task: str | None = None,
+    ) -> None:
         self.subject = subject
-        self.task = task_of(subject)
+        self.task = task or tasks_of(subject)[0]
         wanted = needs(subject)
         self.provides = (wanted & LEARNER_NEEDS) | (frozenset() if minimal else PROVIDES)
         self.dataset: MadeDataset = make_dataset(task=self.task, **(dataset or {}))
@@ -165,11 +175,10 @@ def instance_of(session: Session, subject: Subject) -> Any:
     return next(m.instance for m in composition.members if m.name == subject.name)
 
 
-def task_of(subject: Subject) -> str:
-    """Return a task that the subject works for."""
+def tasks_of(subject: Subject) -> list[str]:
+    """Return the tasks that the subject works for: those that it names, or all."""
     tasks = getattr(subject.sample, "tasks", None)
-    known = ("classification", "segmentation")
-    chosen = next((task for task in known if tasks is None or task in tasks), None)
-    if chosen is None:
-        raise Broken(f"tasks names {', '.join(sorted(tasks or ())) or 'nothing'}; known: {', '.join(known)}")
-    return chosen
+    found = [task for task in TASKS if tasks is None or task in tasks]
+    if not found:
+        raise Broken(f"tasks names {', '.join(sorted(tasks or ())) or 'nothing'}; known: {', '.join(TASKS)}")
+    return found

@@ -21,13 +21,16 @@ from .general import DOCUMENTED, MADE
 STORES = "the constructor stores its parameters and reads nothing"
 LOADS = "load gives classes, a pool and test data"
 LENGTHS = "samples, labels and features match"
-LABELS = "labels are numbers of classes"
+LABELS = "labels are numbers of classes, and masks fit their images"
 ORDER = "samples have one shape and come in any order"
 PREPARES = "prepare gives finite floating point"
 AUGMENTS = "augment keeps the shape and depends on its generator alone"
+PAIRS = "augment_pair keeps the shapes, moves image and mask alike and depends on its generator alone"
 
 LOOKED_AT = 256
 """Samples of each split that are read."""
+MOVED_APART = 0.2
+"""Share of pixels that may differ once image and mask were scaled: along outlines one is smoothed, the other not."""
 PARTS = ("pool", "validation", "test")
 
 
@@ -114,7 +117,7 @@ def _all_labels(split: Split) -> int | None:
 
 
 def labels(subject: Subject) -> None:
-    """int64 numbers of classes: one a sample, or one a pixel (others there mean: to be ignored)."""
+    """int64 numbers of classes: one a sample, or one a pixel of the prepared image or its ``ignore_index``."""
     dataset = _loaded(subject)
     for part, split in _splits(dataset):
         ids = torch.arange(len(split)) if dataset.task == "classification" else _some(split)
@@ -122,7 +125,14 @@ def labels(subject: Subject) -> None:
         if values.dtype != torch.int64 or (dataset.task == "classification" and values.ndim != 1):
             raise Broken(f"labels of {part} are {values.dtype} {tuple(values.shape)}: int64, one a sample")
         outside = (values < 0) | (values >= len(dataset.classes))
-        if outside.all() if dataset.task == "segmentation" else outside.any():
+        if dataset.task == "segmentation":
+            image = tuple(dataset.prepare(split.inputs(ids[:1])).shape[1:])
+            if len(image) != 3 or tuple(values.shape[1:]) != image[1:]:
+                raise Broken(f"masks of {part} are {tuple(values.shape[1:])}, prepared samples {image}: of one size")
+            if outside.all():
+                raise Broken(f"masks of {part} hold no class at all")
+            outside &= values != dataset.ignore_index
+        if outside.any():
             raise Broken(
                 f"{int(outside.sum())} labels of {part} lie outside 0..{len(dataset.classes) - 1}, "
                 f"such as {int(values[outside][0])}"
@@ -178,6 +188,36 @@ def augments(subject: Subject) -> None:
         raise Broken("augment gives different samples for equal generators: draw from the generator it is given")
 
 
+def pairs(subject: Subject) -> None:
+    """An image that shows its own mask still shows it afterwards; equal generators give the same."""
+    dataset = _loaded(subject)
+    change = getattr(dataset, "augment_pair", None)
+    if change is None:
+        raise Inapplicable("it has no augment_pair")
+    ids = _some(dataset.pool)[:16]
+    masks = dataset.pool.labels(ids)
+    x = dataset.prepare(dataset.pool.inputs(ids))
+    before = fingerprint(x), fingerprint(masks)
+    generators = [torch.Generator().manual_seed(0) for _ in range(3)]
+    first, second = (change(x, masks, generator) for generator in generators[:2])
+    if (fingerprint(x), fingerprint(masks)) != before:
+        raise Broken("augment_pair changes the samples it is given: work on a copy")
+    for what, given, got in zip(("images", "masks"), (x, masks), first, strict=True):
+        if got.dtype != given.dtype or len(got) != len(given):
+            raise Broken(
+                f"augment_pair makes {got.dtype} {tuple(got.shape)} of {given.dtype} {tuple(given.shape)} {what}"
+            )
+    if first[0].shape[-2:] != first[1].shape[-2:]:
+        raise Broken(f"augment_pair makes images {tuple(first[0].shape[1:])} and masks {tuple(first[1].shape[1:])}")
+    if not all(torch.equal(*both) for both in zip(first, second, strict=True)):
+        raise Broken("augment_pair gives different samples for equal generators: draw from the generator it is given")
+    shown = masks[:, None].to(x.dtype).expand(-1, x.shape[1], -1, -1)
+    moved, mask = change(shown, masks, generators[2])
+    apart = (moved[:, 0].round() != mask) & (mask >= 0) & (mask < len(dataset.classes))
+    if apart.double().mean() > MOVED_APART:
+        raise Broken("augment_pair moves the mask otherwise than the image")
+
+
 DATASET_RULES = (
     Rule(MADE, general.made),
     Rule(DOCUMENTED, general.documented, (MADE,)),
@@ -188,4 +228,5 @@ DATASET_RULES = (
     Rule(ORDER, order, (LENGTHS,)),
     Rule(PREPARES, prepares, (ORDER,)),
     Rule(AUGMENTS, augments, (PREPARES,)),
+    Rule(PAIRS, pairs, (PREPARES, LABELS)),
 )

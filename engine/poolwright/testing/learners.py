@@ -27,6 +27,7 @@ SAME = "the same generator gives the same weights"
 SMALL = "one sample, and one class, are enough to fit"
 UNCHANGED = "predicting changes nothing"
 ROUND_TRIP = "its state can be kept and loaded"
+IGNORED = "pixels to be ignored are not learned from, and do no harm"
 WARM = "a warm start goes on from the present weights"
 
 TOLERANCE = 1e-4
@@ -48,16 +49,25 @@ def _new(subject: Subject) -> Learner:
 
 
 def _samples(data: MadeDataset, ids: Tensor) -> Samples:
-    return Samples(data, data.pool, ids, data.pool.labels(ids))
+    return Samples(data, data.pool, ids, data.pool.labels if data.task == "segmentation" else data.pool.labels(ids))
 
 
-def _fit(learner: Learner, data: MadeDataset, ids: Tensor, *, start: str = "scratch", stream: str = "a") -> None:
+def _fit(
+    learner: Learner,
+    data: MadeDataset,
+    ids: Tensor,
+    *,
+    start: str = "scratch",
+    stream: str = "a",
+    labels: Tensor | None = None,
+) -> None:
     """Fit as a session does: the generator and the global streams come from one key."""
+    labeled = _samples(data, ids) if labels is None else Samples(data, data.pool, ids, labels)
     rest = torch.arange(len(data.pool))
     unlabeled = Samples(data, data.pool, rest[~torch.isin(rest, ids)])
     with streams.seeded("conformance", "fit", stream):
         generator = streams.generator("conformance", "fit", stream)
-        learner.fit(_samples(data, ids), unlabeled=unlabeled, start=start, generator=generator)
+        learner.fit(labeled, unlabeled=unlabeled, start=start, generator=generator)
 
 
 def _fitted(subject: Subject, *, stream: str = "a") -> tuple[Learner, MadeDataset, Tensor]:
@@ -229,6 +239,35 @@ def round_trip(subject: Subject) -> None:
         raise Broken(f"{name} differ after load_state_dict(state_dict())")
 
 
+def ignored(subject: Subject) -> None:
+    """What lies under the pixels to be ignored leaves the fit as it is, whichever value marks them; all may be."""
+    if _task(subject) != "segmentation":
+        raise Inapplicable("it is not for segmentation")
+    data, ids = make_dataset(task="segmentation"), torch.arange(12)
+    inputs = _samples(data, torch.arange(20, 36)).inputs(torch.arange(16))
+    masks = data.pool.labels(ids)
+    fits = []
+    for mark in (data.ignore_index, len(data.classes)):
+        some, learner = masks.clone(), _new(subject)
+        some[:, ::2] = mark
+        some[0] = mark
+        _fit(learner, data, ids, labels=some)
+        fits.append(_predict(learner, inputs))
+    name = _same(fits[0], fits[1], TOLERANCE)
+    if name:
+        raise Broken(f"{name} depend on which value outside the classes marks a pixel to be ignored")
+    if set(fits[0]) & set(OUTPUTS) and not _same(fits[0], _predict(_fitted(subject)[0], inputs)):
+        raise Broken("a fit with half of the pixels ignored is that with all of them: is the mask read at all?")
+    learner = _new(subject)
+    _fit(learner, data, ids, labels=torch.full_like(masks, data.ignore_index))
+    outputs = _predict(learner, inputs)
+    for name in sorted(set(learner.provides) & set(OUTPUTS)):
+        try:
+            _sound(name, outputs, inputs, len(data.classes), data.task)
+        except Broken as error:
+            raise Broken(f"fitted where every pixel is to be ignored: {error}") from None
+
+
 def warm(subject: Subject) -> None:
     """After other first weights a warm fit ends elsewhere: what was learned before still counts."""
     first, data, inputs = _fitted(subject, stream="a")
@@ -261,4 +300,5 @@ LEARNER_RULES = (
     Rule(SMALL, small, (FITS, HONEST)),
     Rule(ROUND_TRIP, round_trip, (FITS, UNCHANGED)),
     Rule(WARM, warm, (SAME, ROUND_TRIP)),
+    Rule(IGNORED, ignored, (SAME,)),
 )

@@ -80,7 +80,7 @@ class MadeDataset(Dataset):
         if self.identical:
             x = x[:1].expand_as(x).clone()
         if self.task == "segmentation":
-            labels = x.long().sum(1) * self.n_classes // (256 * self.shape[0])
+            labels = (x.long().sum(1) * self.n_classes // (256 * self.shape[0])).to(torch.uint8)
         return TensorSplit(x, labels)
 
     def prepare(self, inputs: Tensor) -> Tensor:
@@ -141,7 +141,9 @@ class MadeLearner:
             self._head.weight.data = 0.5 * torch.randn(self._head.weight.shape, generator=generator)
             self._head.bias.data.zero_()
         assert labeled.labels is not None
-        self._descend(self._head, self._features(x).flatten(0, 1), labeled.labels.reshape(-1))
+        labels = labeled.labels[rows].reshape(-1)
+        known = (labels >= 0) & (labels < labeled.n_classes)
+        self._descend(self._head, self._features(x).flatten(0, 1)[known], labels[known])
         if "members" in self.provides:
             self._members = self._members or [MadeLearner(width=self.width, steps=self.steps) for _ in range(3)]
             for member in self._members:
@@ -150,7 +152,7 @@ class MadeLearner:
     def _descend(self, head: nn.Linear, features: Tensor, labels: Tensor) -> None:
         target = nn.functional.one_hot(labels, head.out_features).float()
         with torch.no_grad():
-            for _ in range(self.steps):
+            for _ in range(self.steps if len(labels) else 0):
                 error = (head(features).softmax(1) - target) / len(features)
                 head.weight.sub_(4 * error.T @ features)
                 head.bias.sub_(4 * error.sum(0))
@@ -180,7 +182,7 @@ class MadeLearner:
             "probabilities": probabilities,
             "logits": logits,
             "embeddings": features.mean(1),
-            "loss": torch.special.entr(probabilities).flatten(1).sum(1),
+            "loss": torch.special.entr(probabilities).sum(1).reshape(len(inputs), -1).mean(1),
         }
         named = {name: value for name, value in outputs.items() if name in self.provides}
         return named | {"predictions": logits.argmax(1)}

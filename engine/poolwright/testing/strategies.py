@@ -5,8 +5,10 @@ from __future__ import annotations
 import tempfile
 
 import torch
+from torch import Tensor
 
 from ..composition import Composition
+from ..dataset import Samples
 from ..hookspecs import HOOKS, NEEDS
 from ..pool import ASKED, LABELED, UNLABELED
 from ..state import OUTPUTS, CycleState
@@ -35,12 +37,13 @@ CHANGES = "whatever changes is in its state"
 RESUMED = "a resumed run selects the same next batch"
 ONE = "one unlabeled sample is enough"
 DUPLICATES = "identical samples do no harm"
+TASKS = "it works for every task that it does not rule out"
 
 
 def contract(subject: Subject) -> None:
     """Hooks are marked and named as they must be, and the tasks are known."""
     bench.hooks(subject)
-    bench.task_of(subject)
+    bench.tasks_of(subject)
 
 
 def needed(subject: Subject) -> None:
@@ -212,11 +215,15 @@ def _world(state: CycleState) -> dict[str, str]:
         "the pool": [state.pool.state_dict(), [state.pool.ids(s) for s in (UNLABELED, LABELED, ASKED)], state.batch],
         "the learner": state.learner,
         "the data": [data.pool.inputs(ids), data.pool.labels(ids), features],
-        "the validation data": None if validation is None else [validation.ids, validation.labels],
+        "the validation data": None if validation is None else [validation.ids, _all_labels(validation)],
         "the outputs": [state._cache.get(name) for name in OUTPUTS],
         "the history": [record.as_dict() for record in state.history],
     }
     return {name: fingerprint(value) for name, value in held.items()}
+
+
+def _all_labels(samples: Samples) -> Tensor | None:
+    return None if samples.labels is None else samples.labels[:]
 
 
 def plain(subject: Subject) -> None:
@@ -267,6 +274,21 @@ def duplicates(subject: Subject) -> None:
     _a_cycle(subject, identical=True)
 
 
+def every_task(subject: Subject) -> None:
+    """A cycle with reward, update, score and select, where there is only what is declared, for each further task."""
+    others = bench.tasks_of(subject)[1:]
+    if not others:
+        raise Inapplicable("it works for one task")
+    for task in others:
+        try:
+            _one_cycle(Bench(subject, minimal=True, task=task), allow=None)
+        except Exception as error:  # a stranger's hook may raise anything
+            meant = bench.tasks_of(subject)[0]
+            raise Broken(
+                f"for {task}: {subject.brief(error)} (if it is not meant for that, say tasks = ({meant!r},))"
+            ) from error
+
+
 def _a_cycle(subject: Subject, **dataset: object) -> None:
     table = Bench(subject, dataset=dataset)
     composition = table.compose()
@@ -285,6 +307,7 @@ RUNS = (
     Rule(RESUMED, resumed, (PLAIN, SAME)),
     Rule(ONE, one, (SELECTED,)),
     Rule(DUPLICATES, duplicates, (SELECTED,)),
+    Rule(TASKS, every_task, (SELECTED,)),
 )
 """Rules about runs, once the results of each hook are known to be sound."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from poolwright import Dataset, DatasetError, TensorSplit
 
 from .augmentation import shift_and_flip
+from .downloading import fetched
 
 CLASSES = (
     "T-shirt/top",
@@ -67,10 +68,13 @@ class FashionMNIST(Dataset):
         DatasetError
             Files are missing or damaged, or cannot be downloaded.
         """
-        folder = Path(self.root).expanduser() / "FashionMNIST" / "raw"
+        from torchvision import datasets
+
+        root = Path(self.root).expanduser()
+        folder = root / "FashionMNIST" / "raw"
         missing = missing_files(folder)
         if missing and self.download:
-            self._fetch()
+            fetched(lambda: datasets.FashionMNIST(str(root), download=True), "Fashion-MNIST", self.root)
             missing = missing_files(folder)
         if missing:
             raise DatasetError(
@@ -79,14 +83,6 @@ class FashionMNIST(Dataset):
                 f"holds FashionMNIST/raw"
             )
         self.pool, self.test = (read_split(folder, prefix) for prefix in PREFIXES)
-
-    def _fetch(self) -> None:
-        from torchvision import datasets
-
-        try:
-            datasets.FashionMNIST(str(Path(self.root).expanduser()), download=True)
-        except (OSError, RuntimeError) as error:
-            raise DatasetError(f"Fashion-MNIST could not be downloaded to {self.root!r}: {error}") from error
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Return pixels of mean 0 and standard deviation 1."""

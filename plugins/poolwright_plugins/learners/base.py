@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,13 @@ Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
 def learning_rate(start: float, schedule: str, done: float) -> float:
-    """Return the learning rate once the share ``done`` of all steps has been made."""
-    return start * 0.5 * (1 + math.cos(math.pi * done)) if schedule == "cosine" else start
+    """Return the learning rate once the share ``done`` of all steps has been made.
+
+    ``"poly"`` falls as ``(1 - done) ** 0.9`` (Chen et al., *DeepLab*, TPAMI 2018, section 4.1).
+    """
+    if schedule == "cosine":
+        return start * 0.5 * (1 + math.cos(math.pi * done))
+    return start * (1 - done) ** 0.9 if schedule == "poly" else start
 
 
 @dataclass(kw_only=True, eq=False)
@@ -43,8 +48,9 @@ class TorchLearner(ABC):
         Samples a step.
     lr : float
         Learning rate at the start.
-    schedule : {"cosine", "constant"}
-        How the learning rate goes on: down to 0 along a half cosine, or not at all.
+    schedule : {"cosine", "constant", "poly"}
+        How the learning rate goes on: down to 0 along a half cosine, not at all, or down to 0 as the power 0.9 of
+        the steps that are left.
     weight_decay : float
         Added to the gradient as an L2 penalty.
     optimizer : {"adam", "sgd"}
@@ -56,7 +62,7 @@ class TorchLearner(ABC):
         gradient scaler. Predictions, and everything on the CPU, are float32.
     weights : str, optional
         File with the weights for ``start = "pretrained"``: what ``torch.save(learner.state_dict(), path)`` wrote,
-        or the network's own state dict. A head for another number of classes is left out.
+        or the network's own state dict. A head for another number of classes keeps fresh weights.
     device : str
         ``"auto"`` takes CUDA where there is one.
     """
@@ -72,6 +78,7 @@ class TorchLearner(ABC):
     precision: str = "auto"
     weights: str | None = None
     device: str = "auto"
+    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
     _network: Network | None = field(default=None, init=False, repr=False)
     _shape: tuple[int, ...] = field(default=(), init=False, repr=False)
 
@@ -109,8 +116,8 @@ class TorchLearner(ABC):
             There are no weights to start from, or the loss became NaN or infinite.
         """
         self.check_parameters()
-        if labeled.task != "classification":
-            raise LearnerError(f"learner {self.name} does classification, not {labeled.task}")
+        if labeled.task not in self.tasks:
+            raise LearnerError(f"learner {self.name} does {', '.join(sorted(self.tasks))}, not {labeled.task}")
         device = self._device()
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self._network = self._start(labeled, start).to(device)
@@ -130,23 +137,27 @@ class TorchLearner(ABC):
 
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
-        for name, least in (("epochs", 1), ("min_steps", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"learner {self.name}: {name} must be an integer of at least {least}, not {value!r}")
+        self._check_integers(epochs=1, min_steps=0, batch_size=1)
         if not self.lr > 0:
             raise ConfigError(f"learner {self.name}: lr must be above 0, not {self.lr!r}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"learner {self.name}: weight_decay must be 0 or more, not {self.weight_decay!r}")
         for name, known in (
-            ("schedule", ("cosine", "constant")),
+            ("schedule", ("cosine", "constant", "poly")),
             ("optimizer", ("adam", "sgd")),
             ("precision", ("auto", "float32", "bf16", "fp16")),
         ):
-            if getattr(self, name) not in known:
-                raise ConfigError(
-                    f"learner {self.name}: {name} is one of {', '.join(known)}, not {getattr(self, name)!r}"
-                )
+            self._check_choice(name, known)
+
+    def _check_integers(self, **least: int) -> None:
+        for name, limit in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < limit:
+                raise ConfigError(f"learner {self.name}: {name} must be an integer of at least {limit}, not {value!r}")
+
+    def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
+        if getattr(self, name) not in known:
+            raise ConfigError(f"learner {self.name}: {name} is one of {', '.join(known)}, not {getattr(self, name)!r}")
 
     def _device(self) -> torch.device:
         if self.device == "auto":
@@ -161,7 +172,7 @@ class TorchLearner(ABC):
 
     def _start(self, labeled: Samples, start: str) -> Network:
         shape, n_classes = labeled.shape, labeled.n_classes
-        fits = self._network is not None and self._shape == shape and self.head.out_features == n_classes
+        fits = self._network is not None and self._shape == shape and self._network.n_classes == n_classes
         if start == "warm" and fits:
             return self._fitted()
         if start not in ("scratch", "warm", "pretrained"):
@@ -174,16 +185,16 @@ class TorchLearner(ABC):
 
     def _batches(self, labeled: Samples, generator: torch.Generator, device: torch.device) -> Batches:
         """Return what yields an epoch of ``(inputs, labels)`` a call, shuffled."""
-        if labeled.labels is None:
-            raise LearnerError(f"learner {self.name} was given samples without labels to train on")
-        if self.augment or 4 * len(labeled) * math.prod(labeled.shape) > RESIDENT_BYTES:
+        if self.augment or len(labeled) * self._sample_bytes(labeled) > RESIDENT_BYTES:
             return lambda: (
-                (x, y)
+                (x, self._known(y))
                 for x, y in labeled.batches(self.batch_size, generator=generator, augment=self.augment, device=device)
-                if y is not None
             )
-        inputs = torch.cat([x for x, _ in labeled.batches(self.batch_size, device=device)])
-        labels = labeled.labels.to(device)
+        kept = [
+            (x, self._kept(self._known(y), labeled.n_classes))
+            for x, y in labeled.batches(self.batch_size, device=device)
+        ]
+        inputs, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
 
         def epoch() -> Iterator[tuple[Tensor, Tensor]]:
             order = torch.randperm(len(labels), generator=generator).to(device)
@@ -191,6 +202,19 @@ class TorchLearner(ABC):
                 yield inputs[rows], labels[rows]
 
         return epoch
+
+    def _sample_bytes(self, labeled: Samples) -> int:
+        """Return the size of one prepared sample, its label included where that matters."""
+        return 4 * math.prod(labeled.shape)
+
+    def _kept(self, labels: Tensor, n_classes: int) -> Tensor:
+        """Return labels as they are kept for a whole fit."""
+        return labels
+
+    def _known(self, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            raise LearnerError(f"learner {self.name} was given samples without labels to train on")
+        return labels
 
     def _train(self, network: Network, batches: Batches, n: int, device: torch.device) -> None:
         steps_per_epoch = math.ceil(n / self.batch_size)
@@ -204,9 +228,9 @@ class TorchLearner(ABC):
             for x, y in batches():
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(self.lr, self.schedule, step / (epochs * steps_per_epoch))
-                set_batch_norm(network, training=len(x) > 1)  # one sample has no statistics
+                self._set_batch_norm(network, x)
                 with autocast:
-                    loss = F.cross_entropy(network(x), y)
+                    loss = self._loss(network, x, y)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.step(optimizer)
@@ -219,6 +243,12 @@ class TorchLearner(ABC):
                     f"lower lr (now {self.lr:g}), or look for extreme values in the inputs"
                 )
         network.eval()
+
+    def _set_batch_norm(self, network: Network, inputs: Tensor) -> None:
+        set_batch_norm(network, training=len(inputs) > 1)  # one sample has no statistics
+
+    def _loss(self, network: Network, inputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(network(inputs), labels)
 
     def _optimizer(self, network: Network) -> torch.optim.Optimizer:
         parameters = list(network.parameters())
@@ -253,7 +283,7 @@ class TorchLearner(ABC):
 
     def _outputs(self, network: Network, inputs: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
-            embeddings = network.features(inputs.to(network.head.weight.device))
+            embeddings = network.features(inputs.to(next(network.parameters()).device))
             logits = network.head(embeddings)
             return {"logits": logits, "probabilities": logits.softmax(1), "embeddings": embeddings}
 
@@ -271,7 +301,7 @@ class TorchLearner(ABC):
         return {
             "network": {name: value.detach().cpu().clone() for name, value in self._network.state_dict().items()},
             "shape": list(self._shape),
-            "n_classes": self._network.head.out_features,
+            "n_classes": self._network.n_classes,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from poolwright import ConfigError, LearnerError
+from poolwright import LearnerError
 
 from .base import DropoutLearner
 from .network import Network
@@ -75,10 +75,7 @@ class CNN(DropoutLearner):
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
         super().check_parameters()
-        for name in ("width", "predict_batch_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"learner cnn: {name} must be an integer of at least 1, not {value!r}")
+        self._check_integers(width=1, predict_batch_size=1)
 
     def build(self, shape: tuple[int, ...], n_classes: int) -> Network:
         """Return a network with fresh weights."""

@@ -52,10 +52,13 @@ class Badge:
     (``n x (classes + d)`` float32) where ``memory_limit`` has room for that. Time: at most
     O(n (classes + d) budget).
 
+    For classification: the gradient of a mask's loss is no product of one q and one h.
+
     Source: Ash, Zhang, Krishnamurthy, Langford and Agarwal, *Deep Batch Active Learning by Diverse, Uncertain
     Gradient Lower Bounds*, ICLR 2020, algorithm 1.
     """
 
+    tasks = ("classification",)
     needs = frozenset({"probabilities", "embeddings"})
 
     @hookimpl

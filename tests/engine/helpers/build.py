@@ -51,7 +51,7 @@ def compose(
 def session(strategy: Any = Random, **kwargs: Any) -> Session:
     """Return a session on blobs: 8 initial labels, a budget of 20 in batches of 5, a data set oracle."""
     dataset = kwargs.pop("dataset", None) or load(Blobs())
-    if strategy is not None and not isinstance(strategy, Roles):
+    if strategy is not None and not isinstance(strategy, (Roles, dict)):
         strategy = roles(strategy)
     settings: dict[str, Any] = {
         "learner": Softmax,

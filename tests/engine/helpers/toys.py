@@ -53,6 +53,21 @@ class Masks(Dataset):
         self.pool, self.test = (TensorSplit(part, (part[:, 0] > 0).long()) for part in (x[:12], x[12:]))
 
 
+class Scenes(Masks):
+    """Masks of 2 x 3 pixels in uint8, some to be ignored."""
+
+    def __init__(self, ignored: int = 255) -> None:
+        self.ignored = ignored
+
+    def load(self) -> None:
+        super().load()
+        for name in ("pool", "test"):
+            split = getattr(self, name)
+            masks = split.masks.to(torch.uint8)
+            masks[:, 0, 0] = self.ignored
+            setattr(self, name, TensorSplit(split.data, masks))
+
+
 class Signs:
     """Segments by the sign of the pixel; it has nothing to learn."""
 

@@ -219,6 +219,77 @@ class AugmentsInPlace(Made):
         return inputs.add_(torch.rand(inputs.shape, generator=generator))
 
 
+class Scenes(MadeDataset):
+    """Base of the faulty ones for segmentation."""
+
+    def __init__(self):
+        super().__init__(task="segmentation")
+
+
+class OtherSize(Scenes):
+    """Prepare images smaller than their masks."""
+
+    def prepare(self, inputs):
+        return super().prepare(inputs)[..., 1:]
+
+
+class StrangeIgnored(Scenes):
+    """Mark pixels by a value that is not the ignore_index."""
+
+    ignore_index = 7
+
+    def _split(self, n, generator):
+        split = super()._split(n, generator)
+        split.masks[:, 0] = 9
+        return split
+
+
+class Unknown(Scenes):
+    """Know no class of any pixel."""
+
+    def _split(self, n, generator):
+        split = super()._split(n, generator)
+        split.masks.fill_(255)
+        return split
+
+
+class Mirrors(Scenes):
+    """Mirror images and masks together."""
+
+    def augment_pair(self, inputs, masks, generator):
+        flip = torch.rand(len(inputs), generator=generator) < 0.5
+        inputs = torch.where(flip[:, None, None, None], inputs.flip(3), inputs)
+        return inputs, torch.where(flip[:, None, None], masks.flip(2), masks)
+
+
+class MovesImages(Scenes):
+    """Mirror the images alone."""
+
+    def augment_pair(self, inputs, masks, generator):
+        return inputs.flip(3), masks
+
+
+class PairsAtRandom(Scenes):
+    """Draw from the global generator."""
+
+    def augment_pair(self, inputs, masks, generator):
+        return inputs + torch.rand(len(inputs))[:, None, None, None], masks
+
+
+class PairsInPlace(Scenes):
+    """Change the masks it is given."""
+
+    def augment_pair(self, inputs, masks, generator):
+        return inputs, masks.fill_(0)
+
+
+class CropsImages(Scenes):
+    """Cut the images and not the masks."""
+
+    def augment_pair(self, inputs, masks, generator):
+        return inputs[..., 1:], masks
+
+
 FAULTS = [
     (general.DOCUMENTED, "no docstring", Undocumented),
     (datasets.STORES, "made pool", ReadsWhenMade),
@@ -237,5 +308,12 @@ FAULTS = [
     (datasets.AUGMENTS, "for equal generators", GlobalNoise),
     (datasets.AUGMENTS, "(16, 1, 8, 7)", Crops),
     (datasets.AUGMENTS, "changes the samples", AugmentsInPlace),
+    (datasets.LABELS, "masks of pool are (8, 8), prepared samples (1, 8, 7)", OtherSize),
+    (datasets.LABELS, "lie outside 0..2, such as 9", StrangeIgnored),
+    (datasets.LABELS, "no class at all", Unknown),
+    (datasets.PAIRS, "moves the mask otherwise", MovesImages),
+    (datasets.PAIRS, "for equal generators", PairsAtRandom),
+    (datasets.PAIRS, "changes the samples", PairsInPlace),
+    (datasets.PAIRS, "images (1, 8, 7) and masks (8, 8)", CropsImages),
 ]
-GOOD = [Plain, ForPixels, MadeDataset]
+GOOD = [Plain, ForPixels, Mirrors, MadeDataset]

@@ -59,6 +59,7 @@ class Listens:
 class ReadsEverything:
     """Use every ability that a learner may have, and all that a cycle gives."""
 
+    tasks = ("classification",)
     needs = frozenset(
         {"probabilities", "head", "dropout", "members", "loss", "labels", "validation", "features", "inputs", "truth"}
     )

@@ -259,6 +259,48 @@ class HidesMomentum(Plain):
         self._momentum = float(bias[0]) + 1
 
 
+class Relabeled(Plain):
+    """Base of those that see other masks than they are given."""
+
+    tasks = ("segmentation",)
+
+    def fit(self, labeled, **options):
+        labeled.labels = self.seen(labeled.labels[:])
+        super().fit(labeled, **options)
+
+
+class LearnsStrangers(Relabeled):
+    """Take all values but 255 for classes."""
+
+    def seen(self, masks):
+        return torch.where(masks == 3, 0, masks)
+
+
+class ReadsNoMask(Relabeled):
+    """Learn what it likes."""
+
+    def seen(self, masks):
+        return torch.zeros_like(masks)
+
+
+class DividesByKnown(Relabeled):
+    """Divide by the number of pixels that are known."""
+
+    def seen(self, masks):
+        self.share = (masks < 3).float().mean()
+        return masks
+
+    def predict(self, inputs):
+        return {name: values * (self.share / self.share) for name, values in super().predict(inputs).items()}
+
+    def state_dict(self):
+        return super().state_dict() | {"share": self.share}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.share = state["share"]
+
+
 FAULTS = [
     (learners.FITS, "ZeroDivisionError: no data", CannotFit),
     (learners.FITS, "15 predictions for 16 samples", OneTooFew),
@@ -281,6 +323,9 @@ FAULTS = [
     (learners.ROUND_TRIP, "more than tensors", OddState),
     (learners.WARM, "forgets the weights", StartsAnew),
     (learners.WARM, "the state lacks something", HidesMomentum),
+    (learners.IGNORED, "depend on which value outside the classes", LearnsStrangers),
+    (learners.IGNORED, "is the mask read at all", ReadsNoMask),
+    (learners.IGNORED, "fitted where every pixel is to be ignored: ", DividesByKnown),
     (general.CONSTRUCTOR, "'rate' is not kept as attribute", LosesRate),
 ]
 GOOD = [Plain, Full, OnlyPredictions, ForPixels, MadeLearner]

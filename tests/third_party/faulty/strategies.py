@@ -324,6 +324,17 @@ class NeedsParameter(Remembers):
         self.path = path
 
 
+class OneClassASample:
+    """Compare the labels with one class, as only classification allows, and do not say so."""
+
+    needs = frozenset({"labels"})
+
+    @hookimpl
+    def select(self, cycle, budget):
+        counts = torch.bincount(cycle.labels(cycle.pool.labeled), minlength=cycle.n_classes)
+        return cycle.pool.unlabeled[:budget] if counts.sum() else cycle.pool.unlabeled[-budget:]
+
+
 FAULTS = [
     (general.MADE, "OSError: no such policy", cannot_be_made),
     (general.DOCUMENTED, "no docstring", Undocumented),
@@ -356,5 +367,6 @@ FAULTS = [
     (strategies.RESUMED, "the batch after a stop is", HidesAnIterator),
     (strategies.ONE, "selected index k out of range", WantsTwo),
     (strategies.DUPLICATES, "nothing to choose", WantsDifferent),
+    (strategies.TASKS, "for segmentation: ", OneClassASample),
 ]
 GOOD = [Remembers, Listens, ReadsEverything, Segments, Simulates]

@@ -1,0 +1,1 @@
+"""Networks, losses and training shared by the adversarial strategies."""

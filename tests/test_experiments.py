@@ -1,0 +1,204 @@
+"""The experiments of this checkout: their configurations are read, and their page is made from their results."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from poolwright import Result, RunResult, config
+from poolwright.report import read_json, write_json
+from poolwright.state import CycleRecord, InitialPool
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = ROOT / "experiments"
+FILES = sorted(path.relative_to(EXPERIMENTS).as_posix() for path in EXPERIMENTS.rglob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def page() -> ModuleType:
+    """Return experiments/page.py as a module."""
+    found = importlib.util.spec_from_file_location("poolwright_experiments_page", EXPERIMENTS / "page.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # a dataclass looks for its module there
+    found.loader.exec_module(module)
+    return module
+
+
+# -- configurations ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_configuration_is_read_and_names_only_what_there_is(file):
+    assert config.load(EXPERIMENTS / file).strategies
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_configuration_is_described(file):
+    assert f"`{Path(file).name}`" in (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_run_ends_at_forty_percent_of_what_it_says_at_its_beginning(file):
+    experiment = config.load(EXPERIMENTS / file)
+    if file == "papers/vaal-query-time.toml":
+        assert experiment.budget == experiment.batch
+        return
+    # 10 % first, 5 % at a time, 40 % in the end; the papers round.
+    assert experiment.batch is not None
+    assert experiment.initial.size == pytest.approx(2 * experiment.batch, abs=1)
+    assert experiment.budget == 6 * experiment.batch
+
+
+# -- the page ----------------------------------------------------------------------------------------------------
+
+
+def made(strategy: str, seed: int, values: list[float], **more: float) -> RunResult:
+    records = [
+        CycleRecord(
+            index=cycle,
+            final=cycle == len(values) - 1,
+            labeled=100 + 50 * cycle,
+            paid=100 + 50 * cycle,
+            position=cycle,
+            validation={},
+            test={"accuracy": value},
+            selected=[7, 8] if cycle < len(values) - 1 else [],
+            seconds={"fit": 2.0, "update": 4.0 if cycle < len(values) - 1 else 0.0, "score": 1.0},
+            logs={"v.update.kl": [1.0 + cycle, 3.0 + cycle]} if strategy.startswith("vaal") else {},
+        )
+        for cycle, value in enumerate(values)
+    ]
+    return RunResult(strategy, seed, "accuracy", records, **more)
+
+
+INFO = {
+    "config": {
+        "dataset": {"name": "digits", "root": "/somewhere/data"},
+        "learner": {"name": "mlp"},
+        "initial": {"strategy": {"name": "random"}, "size": 100},
+        "budget": 100,
+        "batch": 50,
+        "threads": 1,
+        "strategy": [
+            {"label": "random", "name": "random"},
+            {"label": "vaal, no VAE", "name": "vaal", "ablation": "no-vae"},
+        ],
+    },
+    "samples": {"pool": 500, "validation": 0, "test": 50},
+    "machine": {"processor": "a processor", "cores": 2, "device": "cpu", "jobs": 2},
+    "versions": {"poolwright": "0"},
+}
+
+
+@pytest.fixture
+def result() -> Result:
+    runs = [
+        *(made("random", seed, [0.5, 0.6, 0.7 + seed / 100]) for seed in range(3)),
+        *(made("vaal", seed, [0.5, 0.7, 0.8 + seed / 50]) for seed in range(3)),
+        *(made("vaal, no VAE", seed, [0.5, 0.6, 0.6]) for seed in range(3)),
+    ]
+    pools = [InitialPool(seed, [1, 2, 3], seconds={"update": 0.5, "select": 1.0}).as_dict() for seed in range(3)]
+    return Result(runs, INFO | {"initial_pools": pools})
+
+
+def rows(text: str, first: str) -> list[list[str]]:
+    """Return the cells of all rows of Markdown tables that begin with ``first``."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(f"| {first} |")]
+    return [cells[1:] for cells in lines]
+
+
+def test_the_page_pairs_differences_by_seed(page, result):
+    text = page.page({"made": result}, {})
+    # Final differences are .10, .11, .12: mean .11, standard deviation .01, t(2) = 4.3027, over the root of 3.
+    main, *_ = rows(text, "vaal")
+    assert main[3] == "+0.1100 ± 0.0248"
+    assert rows(text, "random")[0][2:4] == ["—", "—"]
+    # AUBC of random: (.5/2 + .6 + (.7 + s)/2)/2; of vaal .1 and s/4 more in the middle and at the end.
+    assert main[2] == "+0.0775 ± 0.0062"
+
+
+def test_variants_are_compared_with_the_strategy_before_the_comma(page, result):
+    text = page.page({"made": result}, {})
+    assert "### Variants of vaal" in text
+    (variant,) = (cells for cells in rows(text, "vaal, no VAE") if len(cells) == 5 and "±" in cells[0] + cells[2])
+    assert variant[3].startswith("-0.2200 ± ")
+    assert [group.labels for group in page.groups(result)] == [["random", "vaal"], ["vaal", "vaal, no VAE"]]
+
+
+def test_costs_are_those_of_cycles_that_asked(page, result):
+    assert rows(page.costs(result), "vaal") == [["2.000", "4.000", "1.000", "0.000", "5.000"]]
+    assert "Selecting the initial pool: 1.500 s." in page.costs(result)
+
+
+def test_logged_series_are_shown_from_the_first_and_the_last_query(page, result, tmp_path):
+    write_json(result, tmp_path / "made.json")
+    text = page.logs(read_json(tmp_path / "made.json"))
+    assert rows(text, "vaal") == [["`v.update.kl`", "2", "3"]]
+    assert "random" not in text
+
+
+def test_what_failed_is_said_and_has_no_part_in_the_means(page, result):
+    result.runs.append(made("vaal", 3, [0.1, 0.1], complete=False, error="out of luck"))
+    text = page.page({"made": result}, {})
+    assert "vaal, seed 3: failed and left out. out of luck" in text
+    assert rows(text, "vaal")[0][-1] == "3 of 4"
+
+
+def test_strategies_of_a_result_without_a_configuration_beside_it_are_listed(page, result):
+    assert "- Strategies: `random`; `vaal, no VAE` (vaal, ablation no-vae).\n" in page.ran("made", result)
+    known = page.ran("vaal-sraal-fashion-mnist", result)
+    assert "- Configuration: `experiments/vaal-sraal-fashion-mnist.toml`" in known
+    assert "- Strategies:" not in known
+
+
+def test_results_are_those_of_the_configurations_that_they_are_named_after(page):
+    for name, result in page.read_results(EXPERIMENTS / "results").items():
+        for path in EXPERIMENTS.rglob(f"{name}.toml"):
+            said, ran = config.load(path).as_dict(), result.info["config"]
+            for key in ("strategy", "learner", "initial", "budget", "batch"):
+                assert ran[key] == said[key], f"{name}: {key}"
+
+
+def test_what_was_found_stands_under_the_heading(page, result):
+    assert "## made\n\nNothing beats random.\n" in page.page({"made": result}, {"made": "Nothing beats random."})
+    assert "No results are recorded" in page.page({}, {})
+
+
+def test_experiments_that_differ_in_the_initial_pool_alone_are_laid_side_by_side(page, result):
+    config = result.info["config"] | {"initial": {"strategy": {"name": "sraal-init"}, "size": 100}}
+    better = Result(
+        [made("random", seed, [0.6, 0.7, 0.8 + seed / 100]) for seed in range(3)], result.info | {"config": config}
+    )
+    text = page.page({"b": better, "c": result}, {}).split("## Initial pools")[1]
+    assert "*A*: strategy random, size 100 (`c`). *B*: strategy sraal-init, size 100 (`b`)." in text
+    assert rows(text, "random") == [["0.5000 ± 0.0000", "0.6000 ± 0.0000", "+0.1000 ± 0.0000", "+0.1000 ± 0.0000"]]
+    other = Result(better.runs, result.info | {"config": config | {"budget": 200}})
+    assert "## Initial pools" not in page.page({"b": other, "c": result}, {})
+
+
+def test_a_figure_follows_the_color_scheme_and_has_its_legend(page, result):
+    import xml.etree.ElementTree as ET
+
+    drawn = page.figures({"made": result})
+    assert set(drawn) == {"experiments-made", "experiments-made-vaal"}
+    for svg in drawn.values():
+        ET.fromstring(svg)
+        assert "prefers-color-scheme: dark" in svg
+        assert "#36363d" not in svg
+    assert ">vaal, no VAE</text>" in drawn["experiments-made-vaal"]
+    assert ">random</text>" not in drawn["experiments-made-vaal"]
+
+
+def test_the_page_of_this_checkout_is_made_from_its_results(page):
+    results = page.read_results(EXPERIMENTS / "results")
+    assert (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8") == page.page(results, page.texts(results)), (
+        "run python experiments/page.py"
+    )
+    kept = {path.stem for path in (ROOT / "docs" / "images").glob("experiments-*.svg")}
+    assert kept == set(page.figures(results)), "run python experiments/page.py"

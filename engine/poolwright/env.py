@@ -38,7 +38,7 @@ class PoolEnv(gymnasium.Env[Any, Any]):
     A step labels the batch that the action stands for, fits the learner, and gives what the ``reward`` hook says of
     the batch, as in a run. The episode terminates when the budget is spent, the pool is empty, or the action selects
     nothing; it never truncates (use ``gymnasium.wrappers.TimeLimit``). Hooks and functions see validation labels and
-    the labels that were bought, as any plugin does.
+    the labels that were bought, as any plugin does; what reads hidden ones is refused.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class PoolEnv(gymnasium.Env[Any, Any]):
     needs : set of str
         What ``observe`` and ``decode`` read of the cycle.
     catalog : Catalog, optional
-        Where names are looked up; the environment's by default.
+        Where names are looked up; the session's by default.
 
     Raises
     ------
@@ -103,7 +103,7 @@ class PoolEnv(gymnasium.Env[Any, Any]):
         self._score = _part(score)
         self._reward = _part(reward)
         self._needs = frozenset(needs)
-        self._catalog = catalog or Catalog()
+        self._catalog = catalog
         self._session: Session | None = None
         self._hooks: Composition | None = None
         self._action: Any = None
@@ -129,7 +129,7 @@ class PoolEnv(gymnasium.Env[Any, Any]):
                 "as lambda seed: Session(dataset, learner=..., initial=..., budget=..., seed=seed, oracle=...)"
             )
         self._session = session
-        self._hooks = Composition(self._roles(), self._catalog, task=session.task.name, provides=session.provides)
+        self._hooks = session._compose(self._roles(), allow_truth=False, catalog=self._catalog)
         session.answer()
         session.advance()
         if session.finished:

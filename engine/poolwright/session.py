@@ -183,8 +183,9 @@ class Session:
         self._catalog = self._catalog or Catalog()
         return self._catalog.learner(learner, {}, device=self.device)
 
-    def _compose(self, roles: Roles, allow_truth: bool) -> Composition:
-        composition = Composition(roles, self._catalog or Catalog(), task=self.dataset.task, provides=self.provides)
+    def _compose(self, roles: Roles, allow_truth: bool, catalog: Catalog | None = None) -> Composition:
+        catalog = catalog or self._catalog or Catalog()
+        composition = Composition(roles, catalog, task=self.dataset.task, provides=self.provides)
         for member in composition.members:
             if "validation" in member.needs and self.training.validation is None:
                 raise ConfigError(f"{member.who} needs validation data: set [dataset] validation = 0.1")

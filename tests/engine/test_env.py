@@ -249,6 +249,32 @@ def test_a_selection_is_checked_as_any_plugin_s_is():
         environment.step(0)
 
 
+def test_what_needs_hidden_labels_is_refused_even_where_the_initial_pool_was_chosen_by_them():
+    environment = env(session=lambda seed: by_hand(seed, marked=True), needs={"truth"})
+    with pytest.raises(ConfigError, match="reads hidden labels"):
+        environment.reset(seed=0)
+
+
+def test_a_plugin_that_needs_validation_data_is_refused_before_anything_is_bought():
+    class Gain:
+        needs = frozenset({"validation"})
+
+        @hookimpl
+        def reward(self, cycle):
+            return cycle.metrics["accuracy"]
+
+    made = []
+
+    def unvalidated(seed: int) -> Session:
+        made.append(by_hand(seed, dataset=load(Blobs())))
+        return made[-1]
+
+    with pytest.raises(ConfigError, match="needs validation data"):
+        env(session=unvalidated, reward=Gain).reset(seed=0)
+    assert made[0].pool.spent == 0
+    assert made[0].index == 0
+
+
 def test_undeclared_needs_are_refused():
     environment = env(decode=lambda cycle, scores, budget, action: cycle.probabilities())
     environment.reset(seed=0)

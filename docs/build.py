@@ -35,7 +35,7 @@ API = {
 
 MORE = {
     "Running": ("config.load",),
-    "Stepping": ("events.Event",),
+    "Stepping": ("events.Event", "env.PoolEnv"),
 }
 """What those pages also show: names that are used beside the public ones and are not exported themselves."""
 

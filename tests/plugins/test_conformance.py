@@ -26,6 +26,7 @@ from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
 from poolwright_plugins.strategies.rewards import AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance
 from poolwright_plugins.strategies.sraal import SRAAL, SRAALInit
+from poolwright_plugins.strategies.sral import SRAL
 from poolwright_plugins.strategies.twisted import Twisted
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
 from poolwright_plugins.strategies.vaal import VAAL
@@ -49,6 +50,17 @@ def test_bral_t_conforms(params: dict[str, Any]) -> None:
 @pytest.mark.parametrize("plugin", [AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance])
 def test_rewards_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n": 4, "hidden": [8], "learning_starts": 2, "minibatch": 4},
+        {"n": 4, "hidden": [8], "learning_starts": 1, "action": "chunk", "net": "conv", "features": "features"},
+    ],
+)
+def test_sral_conforms(params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", SRAL, params)
 
 
 @pytest.mark.parametrize(

@@ -386,7 +386,8 @@ def closed(seed: int) -> float:
 
 @pytest.mark.slow
 def test_a_policy_learns_which_half_of_a_chunk_helps():
-    shares = torch.tensor([closed(seed) for seed in range(10)], dtype=torch.float64)
+    # Seeds that were not used while building.
+    shares = torch.tensor([closed(seed) for seed in range(1000, 1010)], dtype=torch.float64)
     half_width = 2.262 * shares.std() / 10**0.5  # Student's t, 9 degrees of freedom
 
     assert shares.mean() >= 0.5, shares

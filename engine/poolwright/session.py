@@ -20,7 +20,7 @@ from torch import Tensor
 from . import streams
 from .catalog import Catalog
 from .composition import Composition, Roles
-from .dataset import Dataset, Episode, Samples
+from .dataset import Checked, Dataset, Episode, Samples
 from .errors import ConfigError, PluginError, PoolError
 from .events import Event, Listener, ignore
 from .learner import LearnerFactory
@@ -163,8 +163,11 @@ class Session:
         self._mask_shape: tuple[int, ...] = ()
         self._baseline: dict[str, float] | None = None
         self._idle = 0
+        known: Callable[[Tensor], Tensor] = (
+            Checked(dataset, dataset.pool) if dataset.task == "segmentation" else dataset.pool.labels
+        )
         for name, ids in (reserve or {}).items():
-            self.pool.reserve(name, ids, read_labels(dataset.pool.labels, ids))
+            self.pool.reserve(name, ids, read_labels(known, ids))
         if isinstance(initial, int):
             initial = self._draw(initial)
         if initial is not None:

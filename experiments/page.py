@@ -261,14 +261,26 @@ def initial_pools(results: dict[str, Result]) -> list[str]:
     for place, name in enumerate(names):
         for other in names[place + 1 :]:
             first, second = results[name], results[other]
-            if settings(first) == settings(second):
+            if settings(first) == settings(second) and initial(first) != initial(second):
                 parts.append(beside(name, first, other, second))
+    parts = [part for part in parts if part]
     return ["## Initial pools\n", *parts] if parts else []
 
 
 def initial_strategy(result: Result) -> str:
     """Return the name of what selected the initial pool."""
     return str(result.info["config"]["initial"]["strategy"]["name"])
+
+
+def initial(result: Result) -> object:
+    """Return how the initial pool was selected."""
+    return result.info["config"]["initial"]
+
+
+def same_parameters(label: str, first: Result, second: Result) -> bool:
+    """Return whether a label stands for the same strategy in two results."""
+    specs = [[spec for spec in one.info["config"]["strategy"] if spec["label"] == label] for one in (first, second)]
+    return specs[0] == specs[1]
 
 
 def settings(result: Result) -> str:
@@ -279,15 +291,17 @@ def settings(result: Result) -> str:
 
 
 def beside(name: str, first: Result, other: str, second: Result) -> str:
-    """Return the table of the strategies that two experiments share."""
+    """Return the table of the strategies that two experiments share; empty where there is none."""
     rows = []
     for label in first.strategies:
         pair = second.of(label), first.of(label)
-        if not measured(pair[0]) or not measured(pair[1]):
+        if not all(map(measured, pair)) or not same_parameters(label, first, second):
             continue
         start = [estimate([run.curve()[1][0] for run in measured(runs)]) for runs in reversed(pair)]
         rows.append([label, *map(wording.interval, start), *(signed(paired(*pair, fig)) for fig in ("aubc", "final"))])
-    pools = [plain(result.info["config"]["initial"]) for result in (first, second)]
+    if not rows:
+        return ""
+    pools = [plain(initial(result)) for result in (first, second)]
     text = f"*A*: {pools[0]} (`{name}`). *B*: {pools[1]} (`{other}`). Differences are paired by seed.\n\n"
     metric = wording.metric_name(first.runs[0].headline)
     return text + table(

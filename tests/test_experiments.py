@@ -178,6 +178,10 @@ def test_experiments_that_differ_in_the_initial_pool_alone_are_laid_side_by_side
     text = page.page({"b": better, "c": result}, {}).split("## Initial pools")[1]
     assert "*A*: strategy random, size 100 (`c`). *B*: strategy sraal-init, size 100 (`b`)." in text
     assert rows(text, "random") == [["0.5000 ± 0.0000", "0.6000 ± 0.0000", "+0.1000 ± 0.0000", "+0.1000 ± 0.0000"]]
+    retuned = config | {"strategy": [{"label": "random", "name": "random", "also": 1}]}
+    tuned = Result(better.runs, result.info | {"config": retuned})
+    assert "## Initial pools" not in page.page({"b": tuned, "c": result}, {}), "other parameters, another strategy"
+    assert "## Initial pools" not in page.page({"b": result, "c": result}, {}), "they have the same initial pools"
     other = Result(better.runs, result.info | {"config": config | {"budget": 200}})
     assert "## Initial pools" not in page.page({"b": other, "c": result}, {})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .dataset import Dataset, Split, TensorSplit
+from .dataset import Dataset, Split, TensorSplit, origin
 from .errors import DatasetError
-from .masks import first_stray, no_class
+from .masks import IGNORE_INDEX, first_stray, no_class
 
 LOOKED_AT = 16
 """Samples that are read of a split whose masks lie outside of memory; the others are checked as they are read."""
@@ -24,10 +24,10 @@ def validate(dataset: Dataset, name: str) -> None:
         Empty splits, labels outside the classes (how many, the first id), masks of another size than their images,
         NaN or infinite features.
     """
-    for member in ("task", "classes", "pool", "test"):
+    for member in ("task", "classes", "pool", "test", "validation", "features", "superclasses"):
         if not hasattr(dataset, member):
             raise DatasetError(
-                f"data set {name!r} has no {member} after load(): see poolwright.dataset for what it needs"
+                f"data set {name!r} has no {member} after load(): subclass poolwright.Dataset, which says what it needs"
             )
     n_classes = len(dataset.classes)
     if n_classes < 2:
@@ -57,7 +57,9 @@ def _check_labels(labels: Tensor, n_classes: int, name: str, part: str) -> None:
 
 
 def _check_masks(dataset: Dataset, split: Split, name: str, part: str) -> None:
-    n_classes, ignore_index = len(dataset.classes), dataset.ignore_index
+    n_classes, ignore_index = len(dataset.classes), getattr(dataset, "ignore_index", None)
+    if ignore_index is None:
+        raise DatasetError(f"data set {name!r} has no ignore_index: set it to {IGNORE_INDEX}, or derive from Dataset")
     if 0 <= ignore_index < n_classes:
         raise DatasetError(
             f"data set {name!r}: ignore_index = {ignore_index} is the class {dataset.classes[ignore_index]!r}: "
@@ -76,7 +78,10 @@ def _check_masks(dataset: Dataset, split: Split, name: str, part: str) -> None:
             f"{tuple(inputs.shape)} and masks of shape {tuple(masks.shape)}: segmentation wants images "
             f"(n, channels, height, width) and masks (n, height, width)"
         )
-    held = split.masks if isinstance(split, TensorSplit) else None
+    base, rows = origin(split, torch.arange(len(split)))
+    held = base.masks if isinstance(base, TensorSplit) else None
+    if held is not None and base is not split:
+        held = held[rows]
     stray = first_stray(masks if held is None else held, n_classes, ignore_index)
     if stray is not None:
         first = int(ids[stray.row]) if held is None else stray.row

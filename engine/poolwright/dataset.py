@@ -267,7 +267,7 @@ class Samples:
         self.labels: Tensor | LabelRows | None = LabelRows(ids, labels) if callable(labels) else labels
         self.task = dataset.task
         self.n_classes = len(dataset.classes)
-        self._base, self._base_ids = _origin(split, ids)
+        self._base, self._base_ids = origin(split, ids)
         self._moved: dict[tuple[str, torch.device], Tensor] = {}
 
     def __len__(self) -> int:
@@ -375,7 +375,7 @@ def _exact(device: str | torch.device) -> torch.device:
     return device
 
 
-def _origin(split: Split, ids: Tensor) -> tuple[Split, Tensor]:
+def origin(split: Split, ids: Tensor) -> tuple[Split, Tensor]:
     """Return the split that holds the inputs, and the numbers of ``ids`` in it."""
     while isinstance(split, (SubsetSplit, GuardedSplit)):
         ids = split.ids[ids] if isinstance(split, SubsetSplit) else ids
@@ -391,7 +391,7 @@ def whole(dataset: Dataset, split: Split) -> Samples:
     ids = torch.arange(len(split))
     if dataset.task != "segmentation":
         return Samples(dataset, split, ids, split.labels(ids))
-    base, _ = _origin(split, ids)
+    base, _ = origin(split, ids)
     return Samples(dataset, split, ids, split.labels if isinstance(base, TensorSplit) else Checked(dataset, split))
 
 

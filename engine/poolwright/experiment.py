@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import Tensor
 from .catalog import Catalog
 from .composition import Roles
 from .dataset import Dataset
-from .errors import ConfigError, PoolwrightError, StoreError
+from .errors import ConfigError, DatasetError, PoolwrightError, StoreError
 from .events import Event, Listener, ignore
 from .folder import (
     DESCRIPTION,
@@ -37,8 +39,10 @@ from .results import Result, RunResult
 from .rows import default_memory_limit
 from .session import Session
 from .spec import Experiment, LearnerSpec, PluginSpec
-from .state import InitialPool
+from .state import CycleRecord, InitialPool
 from .store import Store, locked
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -246,6 +250,14 @@ class Bench:
         )
 
 
+def _keep_pictures(dataset: Dataset, records: Sequence[CycleRecord], folder: Path) -> None:
+    """Keep pictures of what was selected; a run is no worse for a picture that cannot be read any more."""
+    try:
+        keep_pictures(dataset, records, folder)
+    except DatasetError as error:
+        log.warning("the report will show no pictures of %s: %s", folder, error)
+
+
 def run_one(bench: Bench, number: int, seed: int, folder: Path | None, keep_going: bool) -> RunResult:
     """Do, or go on with, the run of strategy ``number`` with ``seed``; see :func:`run` for the others."""
     label = bench.experiment.strategies[number].label
@@ -264,9 +276,9 @@ def run_one(bench: Bench, number: int, seed: int, folder: Path | None, keep_goin
         while session.advance() is not None:
             session.answer()
         if store is not None:
-            if seed == bench.experiment.seed_list[0]:
-                keep_pictures(bench.dataset, session.history, store.folder)
             store.set_meta("complete", True)
+            if seed == bench.experiment.seed_list[0]:
+                _keep_pictures(bench.dataset, session.history, store.folder)
     except StoreError:
         raise
     except PoolwrightError as failure:

@@ -87,7 +87,8 @@ def pictures(folder: Path) -> list[tuple[int, bytes]]:
     StoreError
         One cannot be read.
     """
-    found = [(int(path.stem.removeprefix("cycle-")), path) for path in (folder / FOLDER).glob("cycle-*.png")]
+    named = {path.stem.removeprefix("cycle-"): path for path in (folder / FOLDER).glob("cycle-*.png")}
+    found = [(int(cycle), path) for cycle, path in named.items() if cycle.isdecimal()]
     try:
         return [(cycle, path.read_bytes()) for cycle, path in sorted(found)]
     except OSError as error:

@@ -19,6 +19,7 @@ from .metrics import task_named
 from .pool import UNLABELED, Pool, read_labels
 from .rows import default_memory_limit
 from .state import CycleState, InitialPool
+from .training import named
 
 LABEL = "initial pool"
 """How events call the selection."""
@@ -67,6 +68,9 @@ def draw_initial(
         where = "" if candidates is None else " outside of the classes that are held out"
         raise ConfigError(f"initial.size = {size}, but the pool has {len(free)} samples{where}", ("initial", "size"))
     model = learner() if learner else None
+    if model is not None:
+        with streams.seeded(seed, "initial", "learner"):  # what the weights leave out is drawn
+            _load_pretrained(dataset, model)
     composition, given = _compose(dataset, roles, model, catalog)
     if "truth" in composition.needs and not allow_truth:
         raise ConfigError("the initial strategy reads hidden labels: set allow_truth = true if an upper bound is meant")
@@ -114,15 +118,18 @@ def draw_initial(
     )
 
 
+def _load_pretrained(dataset: Dataset, model: Learner) -> None:
+    load = getattr(model, "load_pretrained", None)
+    if load is None:
+        raise ConfigError(f"initial.learner: {type(model).__name__} has no pretrained weights to load")
+    with named(model, "load_pretrained"):
+        load(Samples(dataset, dataset.pool, torch.arange(len(dataset.pool))))
+
+
 def _compose(
     dataset: Dataset, roles: Roles, model: Learner | None, catalog: Catalog
 ) -> tuple[Composition, dict[str, Tensor]]:
     """Return the strategy, and the outputs that it finds without a learner."""
-    if model is not None:
-        load = getattr(model, "load_pretrained", None)
-        if load is None:
-            raise ConfigError(f"initial.learner: {type(model).__name__} has no pretrained weights to load")
-        load(Samples(dataset, dataset.pool, torch.arange(len(dataset.pool))))
     features = dataset.features
     given = {"embeddings": features[:]} if model is None and features is not None else {}
     provides = set(given) if model is None else set(model.provides)

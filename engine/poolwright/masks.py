@@ -69,7 +69,7 @@ class LabelRows:
     def __init__(self, ids: Tensor, read: Callable[[Tensor], Tensor]) -> None:
         self._ids = ids
         self._read = read
-        self._resident: dict[torch.device, Tensor] = {}
+        self._resident: dict[torch.device, Tensor | None] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -93,6 +93,7 @@ class LabelRows:
             free, _ = torch.cuda.mem_get_info(device)
             one = compact(self[:1])
             if one.nbytes * len(self) > free // 4:
+                self._resident[device] = None  # not asked again: each batch would read a mask for it
                 return None
             step = max(1, BLOCK_VALUES // max(1, one.numel()))
             parts = [compact(self[start : start + step]).to(device) for start in range(0, len(self), step)]

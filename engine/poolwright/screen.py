@@ -28,8 +28,8 @@ console = Console()
 
 Run = tuple[str, int]
 """Label of the strategy, and seed."""
-INITIAL = ("", 0)
-"""Of the events of an initial pool, which belongs to no run."""
+INITIAL = -1
+"""The cycle in which an initial pool is selected, which belongs to no run."""
 
 
 def stderr_logging() -> None:
@@ -62,6 +62,7 @@ class RunDisplay:
         )
         self._bar = self._progress.add_task("reading data", total=self._total_runs * self._budget)
         self._bars: dict[Run, TaskID] = {}
+        self._drawing: set[Run] = set()
 
     def __enter__(self) -> RunDisplay:
         self._progress.start()
@@ -73,14 +74,17 @@ class RunDisplay:
     def __call__(self, event: Event) -> None:
         """Show an event."""
         run = event.strategy, event.seed
-        if event.kind == "progress":
+        if event.cycle == INITIAL:
+            self._drawing.add(run)
+            self._show_loop(run, event)
+        elif event.kind == "progress":
             self._show_loop(run, event)
         elif event.kind == "failed":
             print(f"poolwright: {event.strategy}, seed {event.seed}: {event.text}", file=sys.stderr)  # noqa: T201
         elif event.kind == "run":
             self._finished(event)
         else:
-            self._hide(INITIAL)
+            self._drawn(event.seed)
             self._bought[run] = event.done
             what = f"{event.text}" if event.kind == "phase" else "done"
             description = f"{event.strategy}, seed {event.seed}, cycle {event.cycle}: {what}"
@@ -93,13 +97,23 @@ class RunDisplay:
             self._progress.update(self._bar, description=f"{description:<48}", completed=completed)
 
     def _show_loop(self, run: Run, event: Event) -> None:
-        where = f"{event.strategy}, seed {event.seed}: " if self._several and event.strategy else ""
+        where = (
+            f"{event.strategy}, seed {event.seed}: "
+            if event.strategy and (self._several or event.cycle == INITIAL)
+            else ""
+        )
         self._show(run, f"  {where}{event.text}", event.done, event.total or None)
 
     def _show(self, run: Run, description: str, done: int, total: int | None) -> None:
         if run not in self._bars:
             self._bars[run] = self._progress.add_task(description, total=total)
         self._progress.update(self._bars[run], description=description, completed=done, total=total, visible=True)
+
+    def _drawn(self, seed: int) -> None:
+        """Remove the bar of a seed's initial pool, which is there once a run of the seed goes on."""
+        for run in [run for run in self._drawing if run[1] == seed]:
+            self._drawing.remove(run)
+            self._progress.remove_task(self._bars.pop(run))
 
     def _hide(self, run: Run) -> None:
         if run in self._bars:

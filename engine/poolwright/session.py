@@ -21,7 +21,7 @@ from . import streams
 from .catalog import Catalog
 from .composition import Composition, Roles
 from .cycle import Cycle
-from .dataset import Dataset, Episode, Samples
+from .dataset import Checked, Dataset, Episode, Samples
 from .errors import ConfigError, PluginError, PoolError, close_matches
 from .events import Event, Listener, ignore
 from .hookspecs import LEARNER_NEEDS, NEEDS
@@ -166,8 +166,11 @@ class Session:
         self._baseline: dict[str, float] | None = None
         self._idle = 0
         self._shown: CycleState | None = None
+        known: Callable[[Tensor], Tensor] = (
+            Checked(dataset, dataset.pool) if dataset.task == "segmentation" else dataset.pool.labels
+        )
         for name, ids in (reserve or {}).items():
-            self.pool.reserve(name, ids, read_labels(dataset.pool.labels, ids))
+            self.pool.reserve(name, ids, read_labels(known, ids))
         if isinstance(initial, int):
             initial = self._draw(initial)
         if initial is not None:

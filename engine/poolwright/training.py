@@ -130,7 +130,7 @@ class Training:
         stream = streams.generator(self._seed, role, state.index)
         began = time.perf_counter()
         with streams.seeded(self._seed, "fit", role, state.index):
-            with _named(learner, f"fit on {len(labeled)} samples (cycle {state.index})"):
+            with named(learner, f"fit on {len(labeled)} samples (cycle {state.index})"):
                 learner.fit(labeled, unlabeled=unlabeled, start=start, generator=stream)
             state.streams[role] = streams.digest(stream)
         state.seconds[phase] = time.perf_counter() - began
@@ -146,7 +146,7 @@ class Training:
         states = {}
         for role, learner in self._learners().items():
             if hasattr(learner, "state_dict"):
-                with _named(learner, "state_dict"):
+                with named(learner, "state_dict"):
                     states[role] = learner.state_dict()
         return {"states": states, "fitted_labels": self._fitted_labels}
 
@@ -155,12 +155,12 @@ class Training:
         self._fitted_labels = state["fitted_labels"]
         for role, learner in self._learners().items():
             if role in state["states"]:
-                with _named(learner, "load_state_dict"):
+                with named(learner, "load_state_dict"):
                     learner.load_state_dict(state["states"][role])  # type: ignore[attr-defined]
 
 
 @contextmanager
-def _named(learner: Learner, what: str) -> Iterator[None]:
+def named(learner: Learner, what: str) -> Iterator[None]:
     """Name the learner in whatever it raises."""
     try:
         yield

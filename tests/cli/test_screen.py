@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from poolwright import Experiment, screen
+from poolwright import Experiment, Part, Roles, load_dataset, screen
+from poolwright.catalog import Catalog
 from poolwright.events import Event
+from poolwright.initial import draw_initial
 
 
 @pytest.fixture
@@ -60,6 +63,13 @@ def test_runs_side_by_side_have_a_bar_each(shown):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_loop_of_an_initial_pool_is_gone_once_a_cycle_begins(shown, jobs):
-    drawing = [Event("progress", "training", done=3, total=9)]
-    assert shown(drawing, jobs)["training"] == (3, 9)
-    assert "training" not in shown([*drawing, phase("random", 0, "fit", 0)], jobs)
+    events: list[Event] = []
+    dataset = load_dataset("digits", subset=60)
+    roles = Roles(name=Part("random"))
+    draw_initial(dataset, roles, 5, 0, reserved={}, catalog=Catalog(), listener=events.append)
+    events.append(replace(events[-1], kind="progress", text="training", done=3, total=9))
+    assert shown(events, jobs)["initial pool, seed 0: training"] == (3, 9)
+    bars = shown([*events, phase("random", 0, "fit", 0)], jobs)
+    assert not any("training" in bar or "initial pool" in bar for bar in bars)
+    if jobs > 1:
+        assert "0 of 4 runs done, 1 going on" in bars, "an initial pool is no run"

@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from poolwright import ConfigError, hookimpl, load_result, run
+from poolwright import ConfigError, LearnerError, hookimpl, load_result, run
 from poolwright.composition import Part, Roles
 from poolwright.initial import draw_initial, held_out_classes
 
@@ -208,3 +208,48 @@ def test_segmentation_starts_from_an_initial_strategy_too():
     )
     result = run(config, catalog=EMPTY)
     assert [record.paid for record in result.runs[0].records] == [3, 5, 7]
+
+
+# -- a learner's own weights -------------------------------------------------------------------------------------
+
+
+class Fresh:
+    """A learner whose file of weights lacks a layer."""
+
+    provides = frozenset({"probabilities"})
+
+    def load_pretrained(self, samples):
+        self.weight = torch.randn(samples.shape[0], samples.n_classes)
+
+    def fit(self, labeled, *, unlabeled, start, generator): ...
+
+    def predict(self, inputs):
+        return {"probabilities": (inputs @ self.weight).softmax(1)}
+
+
+class Doubtful:
+    """Selects by the first probability."""
+
+    needs = frozenset({"probabilities"})
+
+    @hookimpl
+    def score(self, cycle):
+        return cycle.probabilities()[:, 0]
+
+
+class Torn(Fresh):
+    def load_pretrained(self, samples):
+        raise ValueError("torn file")
+
+
+def test_layers_that_the_weights_lack_are_those_of_the_seed():
+    def pool(seed, learner=Fresh):
+        roles = Roles(name=Part(Doubtful))
+        return draw_initial(load(Blobs()), roles, 8, seed, reserved={}, catalog=EMPTY, learner=learner).selected
+
+    first = pool(0)
+    torch.rand(5)
+    assert pool(0) == first
+    assert pool(1) != first
+    with pytest.raises(LearnerError, match=r"learner Torn failed in load_pretrained: .*torn file"):
+        pool(0, Torn)

@@ -169,6 +169,16 @@ def test_a_data_set_that_lacks_a_member_after_load_is_one_clear_error(missing):
         load_dataset(Partial, EMPTY)
 
 
+@pytest.mark.parametrize("missing", ["validation", "features", "superclasses"])
+def test_a_data_set_of_ones_own_that_lacks_an_optional_member_is_one_clear_error(missing):
+    split = TensorSplit(torch.rand(9, 2), torch.arange(9) % 2)
+    given = {"task": "classification", "classes": ("a", "b"), "pool": split, "test": split, "load": lambda self: None}
+    given |= {name: None for name in ("validation", "features", "superclasses") if name != missing}
+
+    with pytest.raises(DatasetError, match=rf"Own.* has no {missing} after load.*subclass poolwright.Dataset"):
+        load_dataset(type("Own", (), given), EMPTY)
+
+
 class Computed:
     """A split of a user's own, whose samples are made on demand."""
 

@@ -16,6 +16,7 @@ from torchvision import transforms
 from poolwright import ConfigError, DatasetError, SubsetSplit, TensorSplit
 from poolwright_plugins.datasets import image_files
 from poolwright_plugins.datasets.image_files import Form, ImageFiles, form_of, kept, read_image
+from poolwright_plugins.datasets.pixels import channel_statistics
 
 from .picture_trees import pixels, write_picture
 
@@ -201,3 +202,28 @@ def test_the_original_size_is_that_of_the_first_file(tmp_path: Path) -> None:
     assert form_of(str(path), "original", 3, "pictures") == Form(6, 9, 3, "exact")
     assert form_of("unread", [6, 9], 1, "pictures") == Form(6, 9, 1, "stretch")
     assert form_of("unread", 7, 1, "pictures") == Form(7, 7, 1, "stretch")
+
+
+class Large:
+    """Pictures of 1,500 x 2,000 pixels; notes how many were asked for at a time."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return 5
+
+    def inputs(self, ids):
+        self.asked.append(len(ids))
+        return torch.stack([torch.full((3, 1500, 2000), 51 * int(i), dtype=torch.uint8) for i in ids])
+
+    def labels(self, ids):
+        return ids
+
+
+def test_statistics_of_large_pictures_are_computed_a_picture_at_a_time():
+    split = Large()
+    mean, std = channel_statistics(split)
+    assert mean == pytest.approx([0.4] * 3)
+    assert std == pytest.approx([0.08**0.5] * 3)
+    assert max(split.asked) == 1

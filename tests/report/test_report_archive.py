@@ -99,3 +99,12 @@ def test_every_number_of_a_file_is_plain_json(result, tmp_path):
     content = json.loads(write_json(result, tmp_path / "a.json").read_text())
     assert content["runs"][0]["cycles"][0]["test"]["accuracy"] == 0.5
     assert len(content["runs"]) == 7
+
+
+@pytest.mark.parametrize(
+    "content", ['{"format": 1, "info": [], "runs": []}', '{"format": 1, "info": {}, "runs": ["x"]}']
+)
+def test_json_of_another_shape_is_named_as_damaged(tmp_path, content):
+    (tmp_path / "made.json").write_text(content)
+    with pytest.raises(StoreError, match=r"made.json is no result .* or it is damaged"):
+        read_json(tmp_path / "made.json")

@@ -81,7 +81,7 @@ def read_json(path: Path | str) -> Result:
         return Result(runs, info | {"initial_pools": pools}, source.with_suffix(""))
     except FileNotFoundError:
         raise StoreError(f"there is no result {source}: give a file that `poolwright report --json` wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{source} is no result that `poolwright report --json` wrote, or it is damaged: "
             f"{type(error).__name__}: {error}"

@@ -15,7 +15,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's training pixels in [0, 1]: what torchvision's pretrained weights were trained with."""
 SAMPLED = 2048
 """Pictures from which a data set's own mean and deviation are computed, at most."""
-BLOCK = 128
+BLOCK = 2**23
+"""Pixels, channels counted, that are widened to float64 at a time (64 MiB)."""
 
 
 def normalize(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -42,7 +43,8 @@ def channel_statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ..
     """
     n = min(len(split), SAMPLED)
     total, squares, pixels = torch.zeros(()), torch.zeros(()), 0
-    for ids in (torch.arange(n) * len(split) // n).split(BLOCK):
+    step = max(1, BLOCK // split.inputs(torch.zeros(1, dtype=torch.int64)).numel())
+    for ids in (torch.arange(n) * len(split) // n).split(step):
         x = split.inputs(ids).transpose(0, 1).flatten(1).double() / 255
         total, squares, pixels = total + x.sum(1), squares + x.square().sum(1), pixels + x.shape[1]
     mean = total / pixels

@@ -269,6 +269,23 @@ class MovesImages(Scenes):
         return inputs.flip(3), masks
 
 
+class MovesMostlyGround(Scenes):
+    """Mirror images but not their masks, which hold next to nothing but ground."""
+
+    def load(self):
+        """Keep one pixel of another class."""
+        super().load()
+        x = self.pool.inputs(torch.arange(len(self.pool)))
+        masks = torch.zeros(len(x), *x.shape[-2:], dtype=torch.int64)
+        masks[:, 0, 0] = 1
+        self.pool = TensorSplit(x, masks)
+
+    def augment_pair(self, inputs, masks, generator):
+        """Mirror every other image."""
+        flip = torch.rand(len(inputs), generator=generator) < 0.5
+        return torch.where(flip[:, None, None, None], inputs.flip(3), inputs), masks
+
+
 class PairsAtRandom(Scenes):
     """Draw from the global generator."""
 
@@ -312,6 +329,7 @@ FAULTS = [
     (datasets.LABELS, "lie outside 0..2, such as 9", StrangeIgnored),
     (datasets.LABELS, "no class at all", Unknown),
     (datasets.PAIRS, "moves the mask otherwise", MovesImages),
+    (datasets.PAIRS, "moves the mask otherwise", MovesMostlyGround),
     (datasets.PAIRS, "for equal generators", PairsAtRandom),
     (datasets.PAIRS, "changes the samples", PairsInPlace),
     (datasets.PAIRS, "images (1, 8, 7) and masks (8, 8)", CropsImages),

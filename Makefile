@@ -33,7 +33,7 @@ $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[faiss,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[faiss,test,rl]'
 	@touch $@
 
 $(VENV)/.docs-installed: $(VENV)/.installed

@@ -35,7 +35,7 @@ API = {
 
 MORE = {
     "Running": ("config.load",),
-    "Stepping": ("events.Event",),
+    "Stepping": ("events.Event", "env.PoolEnv"),
 }
 """What those pages also show: names that are used beside the public ones and are not exported themselves."""
 
@@ -123,7 +123,12 @@ def plugin_page(entry: Entry) -> str:
 def shared_page() -> str:
     """Return the page with the classes that the torch learners are made of."""
     text = "# Shared options\n\nWhat the learners that are torch networks have in common: all but `sklearn`.\n\n"
-    for name in ("base.TorchLearner", "base.DropoutLearner", "segmentation.SegmentationLearner"):
+    for name in (
+        "base.TorchLearner",
+        "base.DropoutLearner",
+        "classification.ClassificationLearner",
+        "segmentation.SegmentationLearner",
+    ):
         text += f"::: poolwright_plugins.learners.{name}\n    options:\n      members: false\n\n"
     return text
 

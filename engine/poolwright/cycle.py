@@ -92,6 +92,8 @@ class Cycle:
         Ids by state.
     budget : int
         Labels that may still be bought.
+    batch_size : int
+        Labels to ask for in this cycle, as ``select`` gets them: the batch, or ``budget`` if fewer or none is set.
     device : str
         Where the learner computes, e.g. ``"cuda"``.
     seed : int
@@ -118,6 +120,7 @@ class Cycle:
         self.index = state.index
         self.final = state.final
         self.budget = state.budget
+        self.batch_size = state.batch_size
         self.device = state.device
         self.seed = state.seed
         self.task = state.task

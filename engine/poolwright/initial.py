@@ -83,6 +83,7 @@ def draw_initial(
         learner=model,
         seed=seed,
         budget=size,
+        batch_size=size,
         device=device,
         memory_limit=memory_limit or default_memory_limit(),
         validation=None,

@@ -10,7 +10,7 @@ learning and a simulated episode use the same two calls::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,9 +20,11 @@ from torch import Tensor
 from . import streams
 from .catalog import Catalog
 from .composition import Composition, Roles
+from .cycle import Cycle
 from .dataset import Checked, Dataset, Episode, Samples
-from .errors import ConfigError, PluginError, PoolError
+from .errors import ConfigError, PluginError, PoolError, close_matches
 from .events import Event, Listener, ignore
+from .hookspecs import LEARNER_NEEDS, NEEDS
 from .learner import LearnerFactory
 from .ledger import Ledger
 from .masks import first_stray, no_class
@@ -163,6 +165,7 @@ class Session:
         self._mask_shape: tuple[int, ...] = ()
         self._baseline: dict[str, float] | None = None
         self._idle = 0
+        self._shown: CycleState | None = None
         known: Callable[[Tensor], Tensor] = (
             Checked(dataset, dataset.pool) if dataset.task == "segmentation" else dataset.pool.labels
         )
@@ -183,9 +186,9 @@ class Session:
         self._catalog = self._catalog or Catalog()
         return self._catalog.learner(learner, {}, device=self.device)
 
-    def _compose(self, roles: Roles, allow_truth: bool) -> Composition:
-        provides = set(self._given) | set(self.training.learner.provides if self.training.learner else ())
-        composition = Composition(roles, self._catalog or Catalog(), task=self.dataset.task, provides=provides)
+    def _compose(self, roles: Roles, allow_truth: bool, catalog: Catalog | None = None) -> Composition:
+        catalog = catalog or self._catalog or Catalog()
+        composition = Composition(roles, catalog, task=self.dataset.task, provides=self.provides)
         for member in composition.members:
             if "validation" in member.needs and self.training.validation is None:
                 raise ConfigError(f"{member.who} needs validation data: set [dataset] validation = 0.1")
@@ -234,9 +237,19 @@ class Session:
     # -- stepping ------------------------------------------------------------------------------------------------
 
     @property
+    def provides(self) -> frozenset[str]:
+        """What the learner can do, and the outputs that were given."""
+        return frozenset(self._given).union(self.training.learner.provides if self.training.learner else ())
+
+    @property
     def left(self) -> int:
         """Labels that may still be asked for."""
         return max(0, min(self.budget - self.pool.spent, len(self.pool.ids(UNLABELED))))
+
+    @property
+    def _batch_size(self) -> int:
+        """Labels to ask for next."""
+        return min(self.batch or self.left, self.left)
 
     @property
     def index(self) -> int:
@@ -349,11 +362,42 @@ class Session:
         ids = self.outstanding
         self.tell(ids, self.oracle(ids) if self.task.name == "classification" else read_labels(self.oracle, ids))
 
+    def view(self, needs: Collection[str] = (), *, name: str = "caller") -> Cycle:
+        """Return what a ``select`` hook would see of the cycle that was fitted last, to choose by hand with.
+
+        Parameters
+        ----------
+        needs : set of str
+            What is to be read, as a strategy declares it.
+        name : str
+            Of the one who looks: for messages, and the key of the view's random stream.
+
+        Raises
+        ------
+        PoolError
+            The session has a strategy, or no cycle was fitted since it was made.
+        ConfigError
+            An unknown need, or one that the learner does not provide.
+        """
+        if self._shown is None:
+            why = "its strategy chooses" if self._composition else "no cycle was fitted yet, call advance() first"
+            raise PoolError(f"view: this session has no cycle to show: {why}")
+        for need in needs:
+            if need not in NEEDS:
+                raise ConfigError(f"view: unknown need {need!r}: {close_matches(str(need), NEEDS)}")
+            if need in LEARNER_NEEDS and need not in self.provides:
+                raise ConfigError(f"view: nobody provides {need!r} here: name a learner that does")
+        self._shown.needs = {*self._shown.needs, *(set(needs) & LEARNER_NEEDS)}
+        return Cycle(self._shown, name, "select", needs)
+
     # -- one cycle -----------------------------------------------------------------------------------------------
 
     def _cycle(self) -> Tensor:
         """Fit, evaluate, reward, update, score, select; return the ids asked."""
         state = self._begin()
+        if self._composition is None:  # whoever chooses by hand may look at it until the next one
+            self._shown = state
+            return self._run_cycle(state)
         try:
             return self._run_cycle(state)
         finally:
@@ -369,10 +413,11 @@ class Session:
             learner=self.training.learner,
             seed=self.seed,
             budget=self.left,
+            batch_size=self._batch_size,
             device=self.device,
             memory_limit=self._memory_limit,
             validation=self.training.validation,
-            history=self.history,
+            history=tuple(self.history),
             metrics={},
             baseline=self._baseline,
             listener=self._listener,
@@ -440,7 +485,7 @@ class Session:
         self._phase("score")
         scores = composition.score(state)
         self._phase("select")
-        return composition.select(state, scores, min(self.batch or self.left, self.left))
+        return composition.select(state, scores, self._batch_size)
 
     def _simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int) -> Session:
         """Return a session on known labels, see :meth:`Cycle.simulate`."""

@@ -128,6 +128,7 @@ class CycleState:
     learner: Learner | None
     seed: int
     budget: int
+    batch_size: int
     device: str
     memory_limit: int
     validation: Samples | None

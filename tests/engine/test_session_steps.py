@@ -27,6 +27,25 @@ def test_the_budget_is_spent_exactly_and_the_last_batch_may_be_smaller(budget, b
     assert run.left == 0
 
 
+@pytest.mark.parametrize(("batch", "sizes"), [(5, [5, 5, 2, 0]), (None, [12, 0])])
+def test_update_knows_how_many_labels_select_will_be_asked_for(batch, sizes):
+    seen, offered = [], []
+
+    class Planning:
+        @hookimpl
+        def update(self, cycle):
+            seen.append(cycle.batch_size)
+
+        @hookimpl
+        def select(self, cycle, budget):
+            offered.append(budget)
+            return cycle.pool.unlabeled[:budget]
+
+    play(session(Planning, budget=12, batch=batch))
+    assert seen == sizes
+    assert offered == sizes[:-1]
+
+
 def test_without_a_batch_the_strategy_decides_and_is_offered_all_that_is_left():
     offers: list = []
 

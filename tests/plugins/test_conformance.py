@@ -20,10 +20,14 @@ from poolwright_plugins.learners.resnet50_segmentation import DeepLabV3ResNet50,
 from poolwright_plugins.learners.sklearn import Sklearn
 from poolwright_plugins.learners.vgg import VGG16
 from poolwright_plugins.strategies.badge import Badge
+from poolwright_plugins.strategies.bral_t.strategy import BralT
 from poolwright_plugins.strategies.coreset import CoreSet
 from poolwright_plugins.strategies.kmeans import KMeans
 from poolwright_plugins.strategies.random import Random
+from poolwright_plugins.strategies.rewards import AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance
 from poolwright_plugins.strategies.sraal import SRAAL, SRAALInit
+from poolwright_plugins.strategies.sral import SRAL
+from poolwright_plugins.strategies.twisted import Twisted
 from poolwright_plugins.strategies.uncertainty import Entropy, LeastConfidence, Margin
 from poolwright_plugins.strategies.vaal import VAAL
 from poolwright_plugins.wrappers.stop_when import StopWhen
@@ -31,9 +35,32 @@ from poolwright_plugins.wrappers.stop_when import StopWhen
 from .adversarial_parts import SMALL
 
 
-@pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge])
+@pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge, Twisted])
 def test_strategies_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"retrain_every": 2}, {"per_cluster": False, "cut": "center"}, {"policy": "pseudo-score"}]
+)
+def test_bral_t_conforms(params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", BralT, {"environments": 2, "hidden": 8, "steps": 2, **params})
+
+
+@pytest.mark.parametrize("plugin", [AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance])
+def test_rewards_conform(plugin: type) -> None:
+    testing.assert_conforms("strategy", plugin)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n": 4, "hidden": [8], "learning_starts": 2, "minibatch": 4},
+        {"n": 4, "hidden": [8], "learning_starts": 1, "action": "chunk", "net": "conv", "features": "features"},
+    ],
+)
+def test_sral_conforms(params: dict[str, Any]) -> None:
+    testing.assert_conforms("strategy", SRAL, params)
 
 
 @pytest.mark.parametrize(

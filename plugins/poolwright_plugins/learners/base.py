@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from poolwright import ConfigError, LearnerError, Samples, streams
 
@@ -36,7 +35,7 @@ def learning_rate(start: float, schedule: str, done: float) -> float:
 
 @dataclass(kw_only=True, eq=False)
 class TorchLearner(ABC):
-    """A classifier trained with cross entropy; subclasses say which network in :meth:`build`.
+    """A network trained by gradient steps; subclasses say which in :meth:`build`, and what is minimised in `_loss`.
 
     Parameters
     ----------
@@ -78,7 +77,7 @@ class TorchLearner(ABC):
     precision: str = "auto"
     weights: str | None = None
     device: str = "auto"
-    tasks: ClassVar[frozenset[str]] = frozenset({"classification"})
+    tasks: ClassVar[frozenset[str]]
     _network: Network | None = field(default=None, init=False, repr=False)
     _shape: tuple[int, ...] = field(default=(), init=False, repr=False)
 
@@ -247,8 +246,9 @@ class TorchLearner(ABC):
     def _set_batch_norm(self, network: Network, inputs: Tensor) -> None:
         set_batch_norm(network, training=len(inputs) > 1)  # one sample has no statistics
 
+    @abstractmethod
     def _loss(self, network: Network, inputs: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(network(inputs), labels)
+        """Return what a step goes down."""
 
     def _optimizer(self, network: Network) -> torch.optim.Optimizer:
         parameters = list(network.parameters())

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from poolwright import LearnerError
 
 from .base import DropoutLearner
+from .classification import ClassificationLearner
 from .network import Network
 
 
@@ -49,11 +50,11 @@ class CNNNetwork(Network):
 
 
 @dataclass(kw_only=True, eq=False)
-class CNN(DropoutLearner):
+class CNN(ClassificationLearner, DropoutLearner):
     """Small convolutional network with batch norm, for images of 8 x 8 pixels and more.
 
     Embeddings are the pooled features. Further parameters are those of
-    :class:`~poolwright_plugins.learners.base.TorchLearner`.
+    :class:`~poolwright_plugins.learners.classification.ClassificationLearner`.
 
     Parameters
     ----------

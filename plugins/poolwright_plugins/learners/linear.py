@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from .base import TorchLearner
+from .classification import ClassificationLearner
 from .network import Network
 
 
@@ -24,10 +24,10 @@ class LinearNetwork(Network):
 
 
 @dataclass(kw_only=True, eq=False)
-class Linear(TorchLearner):
+class Linear(ClassificationLearner):
     """Multinomial logistic regression on the flattened inputs, which are the embeddings too.
 
-    Parameters are those of :class:`~poolwright_plugins.learners.base.TorchLearner`.
+    Parameters are those of :class:`~poolwright_plugins.learners.classification.ClassificationLearner`.
     """
 
     epochs: int = 30

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from poolwright import ConfigError
 
 from .base import DropoutLearner
+from .classification import ClassificationLearner
 from .network import Network
 
 
@@ -35,10 +36,10 @@ class MLPNetwork(Network):
 
 
 @dataclass(kw_only=True, eq=False)
-class MLP(DropoutLearner):
+class MLP(ClassificationLearner, DropoutLearner):
     """Multilayer perceptron on the flattened inputs; embeddings are the last hidden layer.
 
-    Further parameters are those of :class:`~poolwright_plugins.learners.base.TorchLearner`.
+    Further parameters are those of :class:`~poolwright_plugins.learners.classification.ClassificationLearner`.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from poolwright import LearnerError
 
 from .base import DropoutLearner
+from .classification import ClassificationLearner
 from .network import Network, colors
 
 SMALL = 64
@@ -61,12 +62,12 @@ class ResNet18Network(Network):
 
 
 @dataclass(kw_only=True, eq=False)
-class ResNet18(DropoutLearner):
+class ResNet18(ClassificationLearner, DropoutLearner):
     """ResNet-18, for images of 8 x 8 pixels and more (He et al., CVPR 2016; torchvision's network).
 
     Embeddings are the 512 pooled features. Further parameters are those of
-    :class:`~poolwright_plugins.learners.base.TorchLearner`; ``weights`` may also be a state dict of torchvision's
-    ``resnet18``, as its ImageNet weights are.
+    :class:`~poolwright_plugins.learners.classification.ClassificationLearner`; ``weights`` may also be a state dict
+    of torchvision's ``resnet18``, as its ImageNet weights are.
 
     Parameters
     ----------

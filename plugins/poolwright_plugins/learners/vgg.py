@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .base import DropoutLearner
+from .classification import ClassificationLearner
 from .network import Network, colors
 from .resampling import average_to
 from .resnet import SMALL, check_image
@@ -101,12 +102,13 @@ class VGG16Network(Network):
 
 
 @dataclass(kw_only=True, eq=False)
-class VGG16(DropoutLearner):
+class VGG16(ClassificationLearner, DropoutLearner):
     """VGG-16, for images of 8 x 8 pixels and more (Simonyan and Zisserman, ICLR 2015; named as in torchvision).
 
     Embeddings are the last hidden layer. Grey images go through a 1 x 1 convolution to three channels first. Further
-    parameters are those of :class:`~poolwright_plugins.learners.base.TorchLearner`; ``weights`` may also be a state
-    dict of torchvision's ``vgg16`` or ``vgg16_bn``, of which the small classifier takes the convolutions only.
+    parameters are those of :class:`~poolwright_plugins.learners.classification.ClassificationLearner`; ``weights`` may
+    also be a state dict of torchvision's ``vgg16`` or ``vgg16_bn``, of which the small classifier takes the
+    convolutions only.
 
     Parameters
     ----------

@@ -1,0 +1,5 @@
+"""SRAL: smart reinforcement active learning (Jiu et al. 2026)."""
+
+from .strategy import SRAL
+
+__all__ = ["SRAL"]

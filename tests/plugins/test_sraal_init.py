@@ -92,6 +92,29 @@ def test_what_is_labeled_already_is_where_it_starts_from(monkeypatch) -> None:
     assert int(ids[0]) == int(distance.argmax())
 
 
+def test_what_is_asked_already_is_where_it_starts_from(monkeypatch) -> None:
+    recorded = Recorded(monkeypatch)
+    cycle = initial()
+    cycle._state.pool.ask(torch.tensor([2, 9]))
+    ids = SRAALInit(**SMALL).select(cycle, 3)
+
+    assert recorded.labeled.tolist() == [0, 1]  # the rows of ids 2 and 9
+    assert len(recorded.latents) == 14
+    assert not set(ids.tolist()) & {2, 9}
+
+
+def test_the_autoencoder_learns_from_samples_too_that_are_no_candidates(monkeypatch) -> None:
+    seen = []
+    batches = sraal.PoolBatches
+    monkeypatch.setattr(sraal, "PoolBatches", lambda *args: seen.append(args[2]) or batches(*args))
+    cycle = initial()
+    cycle._state.candidates = torch.arange(3, 14)  # as where [initial] hold_out is set
+    ids = SRAALInit(**SMALL).select(cycle, 4)
+
+    assert seen[0].tolist() == list(range(14))
+    assert int(ids.min()) >= 3
+
+
 @pytest.mark.parametrize(("budget", "expected"), [(0, 0), (14, 14), (20, 14)])
 def test_nothing_is_trained_where_there_is_no_choice(budget, expected) -> None:
     cycle = initial()

@@ -92,17 +92,6 @@ def test_what_is_labeled_already_is_where_it_starts_from(monkeypatch) -> None:
     assert int(ids[0]) == int(distance.argmax())
 
 
-def test_what_is_asked_already_is_where_it_starts_from(monkeypatch) -> None:
-    recorded = Recorded(monkeypatch)
-    cycle = initial()
-    cycle._state.pool.ask(torch.tensor([2, 9]))
-    ids = SRAALInit(**SMALL).select(cycle, 3)
-
-    assert recorded.labeled.tolist() == [0, 1]  # the rows of ids 2 and 9
-    assert len(recorded.latents) == 14
-    assert not set(ids.tolist()) & {2, 9}
-
-
 def test_the_autoencoder_learns_from_samples_too_that_are_no_candidates(monkeypatch) -> None:
     seen = []
     batches = sraal.PoolBatches

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+import signal
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C also where the tests were begun in the background, which programs they start would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -230,8 +230,9 @@ def test_fewer_than_five_repeats_are_refused():
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's high-water mark")
 def test_the_peak_of_memory_is_that_of_the_run():
     problem = Problem([Contender("ours", lambda: torch.ones(16 << 20).sum())])
-    row = measured(Case("fake", {}, "n", (1,), lambda size: problem))["sizes"][0]["results"][0]
-    assert 60e6 < row["peak_bytes"] < 100e6
+    rows = [measured(Case("fake", {}, "n", (1,), lambda size: problem))["sizes"][0]["results"][0] for _ in range(3)]
+    # The system may take pages of mapped files from the process meanwhile, which hides a part.
+    assert 60e6 < max(row["peak_bytes"] for row in rows) < 100e6
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(1, (6400,)), (2, (800, 6400)), (4, (100, 400, 1600, 6400))])

@@ -197,9 +197,10 @@ class _Crew:
         headline = task_named(self._bench.dataset.task).headline
         budget = self._bench.experiment.budget
         error = WorkerError(f"{label}, seed {seed}: its worker process {how}")
-        records = []
+        records, folder = [], None
         if self._plan.folder is not None:
-            with closing(Store(run_folder(self._plan.folder, label, seed))) as store:
+            folder = run_folder(self._plan.folder, label, seed)
+            with closing(Store(folder)) as store:
                 store.set_meta("run", {"strategy": label, "seed": seed, "headline": headline})
                 store.set_meta("error", str(error))
                 records = [CycleRecord(**record) for record in store.cycles()]
@@ -207,7 +208,7 @@ class _Crew:
             raise error
         self._bench.listener(Event("failed", str(error), label, seed))
         self._bench.listener(Event("run", "", label, seed, len(records), budget, budget))
-        return RunResult(label, seed, headline, records, complete=False, error=str(error))
+        return RunResult(label, seed, headline, records, complete=False, error=str(error), folder=folder)
 
 
 class _Worker:

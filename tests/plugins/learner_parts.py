@@ -106,3 +106,18 @@ def small_drn(**params: Any) -> DRND22:
 def weights_of(learner: Any) -> dict[str, Tensor]:
     result: dict[str, Tensor] = learner.state_dict()["network"]
     return result
+
+
+def operations(value: Tensor) -> set[str]:
+    """Return the names of what autograd recorded for ``value``; reductions of the pixels' loss are named as such."""
+    found, todo = set(), [value.grad_fn]
+    seen = set(todo)
+    while todo:
+        node: Any = todo.pop()
+        reduced = getattr(node, "_saved_reduction", 0) != 0
+        found.add(node.name().rstrip("0") + ("Reduced" if reduced else ""))
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                todo.append(following)
+    return found

@@ -17,6 +17,9 @@ from poolwright_plugins.nn.networks import (
     Trunk,
     image_stages,
 )
+from poolwright_plugins.strategies.vaal import VAAL
+
+from .adversarial_parts import SMALL, cycle_with
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,26 @@ def test_variances_begin_near_1() -> None:
 
 def test_a_discriminator_on_images_gives_one_logit_an_image() -> None:
     assert ImageDiscriminator(ImageShape(3, 20, 12), 2)(torch.rand(5, 3, 20, 12)).shape == (5,)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="the switches are those of torch 2.9")
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_scores_are_convolved_in_float32_whatever_switch_the_user_chose(precision) -> None:
+    convolutions = torch.backends.cudnn.conv
+    cycle = cycle_with()
+    strategy = VAAL(**SMALL)
+    strategy.update(cycle)
+    seen = []
+    strategy._networks["encoder"].register_forward_hook(
+        lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision)
+    )
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = precision
+    try:
+        strategy.score(cycle)
+        after = convolutions.fp32_precision
+    finally:
+        convolutions.fp32_precision = before
+
+    assert set(seen) == {"ieee"}
+    assert after == precision

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +83,27 @@ def test_pretrained_without_usable_weights_says_what_is_wrong(tmp_path: Path) ->
     ):
         with pytest.raises(LearnerError, match=message):
             fit(quick(MLP, weights=weights), labeled, start="pretrained")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_is_damaged_anywhere_is_one_kind_of_error(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    labeled = Blobs().labeled()
+    torch.save(fit(quick(MLP), labeled).state_dict(), path, _use_new_zipfile_serialization=zipped)
+    whole, chance = path.read_bytes(), random.Random(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for _ in range(8):
+            damaged[chance.randrange(len(whole))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(LearnerError):  # damage among the numbers themselves cannot be seen
+            quick(MLP, weights=str(path)).load_pretrained(labeled)
+
+
+def test_parameters_are_checked_before_weights_are_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="learner mlp: epochs must be"):
+        quick(MLP, epochs=0, weights=str(tmp_path / "missing.pt")).load_pretrained(Blobs().labeled())
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:

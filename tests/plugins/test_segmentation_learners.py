@@ -17,7 +17,7 @@ from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.resnet50_segmentation import DeepLabV3ResNet50, FCNResNet50
 from poolwright_plugins.learners.segmentation import pixel_cross_entropy
 
-from .learner_parts import Blobs, Scenes, fit, small_drn, weights_of
+from .learner_parts import Blobs, Scenes, fit, operations, small_drn, weights_of
 from .test_image_learners import image
 
 RESNET50 = [FCNResNet50, DeepLabV3ResNet50]
@@ -254,6 +254,7 @@ def test_a_loss_that_is_not_finite_names_learner_and_epoch() -> None:
         (small_drn(width=0), "learner drn-d-22: width must be an integer of at least 1"),
         (small_drn(predict_batch_size=0), "learner drn-d-22: predict_batch_size must be an integer"),
         (FCNResNet50(aux_weight=-1.0), "learner fcn-resnet50: aux_weight must be 0 or more, not -1.0"),
+        (FCNResNet50(aux_weight="1"), "learner fcn-resnet50: aux_weight must be 0 or more, not '1'"),
         (DeepLabV3ResNet50(dropout=1.0), "learner deeplabv3-resnet50: dropout must be at least 0 and below 1"),
     ],
 )
@@ -269,21 +270,6 @@ def test_images_below_8_by_8_are_refused(kind: type) -> None:
 
 
 # -- CUDA ------------------------------------------------------------------------------------------------------------
-
-
-def operations(value: Tensor) -> set[str]:
-    """Return the names of what autograd recorded for ``value``; reductions of the pixels' loss are named as such."""
-    found, todo = set(), [value.grad_fn]
-    seen = set(todo)
-    while todo:
-        node: Any = todo.pop()
-        reduced = getattr(node, "_saved_reduction", 0) != 0
-        found.add(node.name().rstrip("0") + ("Reduced" if reduced else ""))
-        for following, _ in node.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                todo.append(following)
-    return found
 
 
 @pytest.mark.parametrize("kind", ALL)

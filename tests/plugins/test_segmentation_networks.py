@@ -89,6 +89,7 @@ def test_drn_takes_the_authors_classifier_and_segmentation_networks(tmp_path: Pa
     seg = {re.sub(r"^layer(\d)", r"base.\1", name).replace("fc.", "seg."): value for name, value in state.items()}
     forms = {
         "plain": state,
+        "old": {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")},
         "parallel": {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3},
         "segmentation": seg | {"up.weight": torch.zeros(3, 1, 16, 16)},
     }
@@ -99,6 +100,7 @@ def test_drn_takes_the_authors_classifier_and_segmentation_networks(tmp_path: Pa
         learner.load_pretrained(data.labeled())
         loaded = weights_of(learner)
         assert all(torch.equal(loaded[name], value) for name, value in state.items())
+    assert len(forms["old"]) < len(state)
 
 
 def test_weights_for_other_classes_leave_the_last_layer_fresh(tmp_path: Path) -> None:

@@ -92,6 +92,18 @@ def test_what_is_labeled_already_is_where_it_starts_from(monkeypatch) -> None:
     assert int(ids[0]) == int(distance.argmax())
 
 
+def test_the_autoencoder_learns_from_samples_too_that_are_no_candidates(monkeypatch) -> None:
+    seen = []
+    batches = sraal.PoolBatches
+    monkeypatch.setattr(sraal, "PoolBatches", lambda *args: seen.append(args[2]) or batches(*args))
+    cycle = initial()
+    cycle._state.candidates = torch.arange(3, 14)  # as where [initial] hold_out is set
+    ids = SRAALInit(**SMALL).select(cycle, 4)
+
+    assert seen[0].tolist() == list(range(14))
+    assert int(ids.min()) >= 3
+
+
 @pytest.mark.parametrize(("budget", "expected"), [(0, 0), (14, 14), (20, 14)])
 def test_nothing_is_trained_where_there_is_no_choice(budget, expected) -> None:
     cycle = initial()

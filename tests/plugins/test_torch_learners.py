@@ -246,10 +246,24 @@ def test_a_loss_that_is_not_finite_names_learner_epoch_and_way_out(kind: type) -
         fit(quick(kind), data.labeled())
 
 
+@each_learner
+def test_weights_that_the_last_step_spoiled_are_an_error(kind: type) -> None:
+    with pytest.raises(
+        LearnerError, match=r"the weights became NaN or infinite at the last step: lower lr \(now 1e\+39"
+    ):
+        fit(quick(kind, epochs=1, batch_size=100, lr=1e39), Blobs().labeled())
+
+
 @pytest.mark.parametrize(
     ("kind", "params", "message"),
     [
         (Linear, {"epochs": 0}, "epochs must be an integer of at least 1, not 0"),
+        (Linear, {"epochs": True}, "epochs must be an integer of at least 1, not True"),
+        (Linear, {"lr": "1e-3"}, "lr must be above 0, not '1e-3'"),
+        (Linear, {"lr": float("inf")}, "lr must be above 0, not inf"),
+        (Linear, {"weight_decay": float("inf")}, "weight_decay must be 0 or more, not inf"),
+        (Linear, {"augment": "no"}, "augment must be true or false, not 'no'"),
+        (MLP, {"dropout": "0.5"}, "dropout must be at least 0 and below 1, not '0.5'"),
         (Linear, {"min_steps": -1}, "min_steps must be an integer of at least 0"),
         (Linear, {"batch_size": 2.5}, "batch_size must be an integer"),
         (Linear, {"lr": 0.0}, "lr must be above 0"),

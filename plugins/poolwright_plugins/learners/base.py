@@ -33,6 +33,11 @@ def learning_rate(start: float, schedule: str, done: float) -> float:
     return start * (1 - done) ** 0.9 if schedule == "poly" else start
 
 
+def is_number(value: Any) -> bool:
+    """Return whether a parameter is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass(kw_only=True, eq=False)
 class TorchLearner(ABC):
     """A network trained by gradient steps; subclasses say which in :meth:`build`, and what is minimised in `_loss`.
@@ -112,7 +117,7 @@ class TorchLearner(ABC):
         ConfigError
             A parameter cannot be used.
         LearnerError
-            There are no weights to start from, or the loss became NaN or infinite.
+            There are no weights to start from, or the loss or a weight became NaN or infinite.
         """
         self.check_parameters()
         if labeled.task not in self.tasks:
@@ -129,18 +134,23 @@ class TorchLearner(ABC):
 
         Raises
         ------
+        ConfigError
+            A parameter cannot be used.
         LearnerError
             There are no weights, or they are of another network.
         """
+        self.check_parameters()
         self._network = self._start(samples, "pretrained").to(self._device()).eval()
 
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
         self._check_integers(epochs=1, min_steps=0, batch_size=1)
-        if not self.lr > 0:
+        if not (is_number(self.lr) and self.lr > 0):
             raise ConfigError(f"learner {self.name}: lr must be above 0, not {self.lr!r}")
-        if not self.weight_decay >= 0:
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"learner {self.name}: weight_decay must be 0 or more, not {self.weight_decay!r}")
+        if not isinstance(self.augment, bool):
+            raise ConfigError(f"learner {self.name}: augment must be true or false, not {self.augment!r}")
         for name, known in (
             ("schedule", ("cosine", "constant", "poly")),
             ("optimizer", ("adam", "sgd")),
@@ -151,7 +161,7 @@ class TorchLearner(ABC):
     def _check_integers(self, **least: int) -> None:
         for name, limit in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < limit:
+            if not isinstance(value, int) or isinstance(value, bool) or value < limit:
                 raise ConfigError(f"learner {self.name}: {name} must be an integer of at least {limit}, not {value!r}")
 
     def _check_choice(self, name: str, known: tuple[str, ...]) -> None:
@@ -237,11 +247,15 @@ class TorchLearner(ABC):
                 total += loss.detach()
                 step += 1
             if not torch.isfinite(total):
-                raise LearnerError(
-                    f"learner {self.name}: the loss became NaN or infinite in epoch {epoch} of {epochs}: "
-                    f"lower lr (now {self.lr:g}), or look for extreme values in the inputs"
-                )
+                raise self._diverged(f"the loss became NaN or infinite in epoch {epoch} of {epochs}")
+        if not torch.stack([parameter.isfinite().all() for parameter in network.parameters()]).all():
+            raise self._diverged("the weights became NaN or infinite at the last step")  # which no loss shows
         network.eval()
+
+    def _diverged(self, what: str) -> LearnerError:
+        return LearnerError(
+            f"learner {self.name}: {what}: lower lr (now {self.lr:g}), or look for extreme values in the inputs"
+        )
 
     def _set_batch_norm(self, network: Network, inputs: Tensor) -> None:
         set_batch_norm(network, training=len(inputs) > 1)  # one sample has no statistics
@@ -335,7 +349,7 @@ class DropoutLearner(TorchLearner):
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
         super().check_parameters()
-        if not 0 <= self.dropout < 1:
+        if not (is_number(self.dropout) and 0 <= self.dropout < 1):
             raise ConfigError(f"learner {self.name}: dropout must be at least 0 and below 1, not {self.dropout!r}")
 
     def sample(self, inputs: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from poolwright import ConfigError
 
+from .base import is_number
 from .network import colors
 from .resampling import upsample_bilinear
 from .resnet import check_image
@@ -94,7 +95,7 @@ class ResNet50SegmentationLearner(SegmentationLearner):
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
         super().check_parameters()
-        if not self.aux_weight >= 0:
+        if not (is_number(self.aux_weight) and self.aux_weight >= 0):
             raise ConfigError(f"learner {self.name}: aux_weight must be 0 or more, not {self.aux_weight!r}")
 
     def _loss_of(self, network: SegmentationNetwork, maps: Mapping[str, Tensor], labels: Tensor) -> Tensor:

@@ -92,12 +92,10 @@ class VGG16Network(Network):
             part, _, rest = name.partition(".")
             if part == "features":
                 named[f"body.{rest}"] = value
-            elif part == "classifier" and rest.startswith("6."):
-                named[rest.replace("6.", "head.")] = value
             elif part != "classifier":
                 named[name] = value
             elif not self.small:
-                named[f"hidden.{rest}"] = value
+                named[rest.replace("6.", "head.") if rest.startswith("6.") else f"hidden.{rest}"] = value
         return named
 
 

@@ -10,16 +10,14 @@ from torch.nn import functional as F
 
 from poolwright import Cycle
 
+from ..learners.segmentation import IGNORED, pixel_cross_entropy
 from .images import resident_bytes
-
-IGNORED = -100
-"""What torch's cross entropy leaves out."""
 
 
 class Annotations:
     """Labels, or masks, of a cycle's labeled samples, kept on the device where they fit.
 
-    Labels outside the classes become :data:`IGNORED`.
+    Labels outside the classes become ``IGNORED``, which losses leave out.
     """
 
     def __init__(self, cycle: Cycle) -> None:
@@ -46,18 +44,16 @@ class Annotations:
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross entropy, the mean over the labels that are not :data:`IGNORED`; 0 where all are.
+    """Return the cross entropy, the mean over the labels that name a class; 0 where none does.
 
     Parameters
     ----------
     logits : Tensor
-        float ``(n, classes)`` or ``(n, classes, height, width)``; maps of another size than the masks are brought to
-        it bilinearly.
+        float ``(n, classes)`` or ``(n, classes, height, width)``.
     labels : Tensor
         int64 ``(n,)`` or ``(n, height, width)``.
     """
-    logits = logits.float()
-    if labels.ndim == 3 and logits.shape[2:] != labels.shape[1:]:
-        logits = F.interpolate(logits, labels.shape[1:], mode="bilinear", align_corners=False)
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
+    if labels.ndim == 3:
+        return pixel_cross_entropy(logits, labels)
+    total = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)

@@ -109,12 +109,15 @@ class RepresentationLearner:
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """Convolve in float32 proper on CUDA: with TF32 the scores would depend on the size of the batch."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    # torch 2.9 gave each operation a switch of its own; the older one raises, or does nothing, once these are used.
+    new = hasattr(torch.backends.cudnn, "conv")
+    home, switch = (torch.backends.cudnn.conv, "fp32_precision") if new else (torch.backends.cudnn, "allow_tf32")
+    before = getattr(home, switch)
+    setattr(home, switch, "ieee" if new else False)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(home, switch, before)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -295,7 +295,7 @@ class SRAALInit(RepresentationLearner):
             reconstruction, kl = self._elbo(batch, decoder(sample_latents(mu, logvar)), mu, logvar)
             return Losses(reconstruction + self.beta * kl, {"reconstruction": reconstruction, "kl": kl}, means=mu)
 
-        batches = PoolBatches(cycle, cycle.pool.labeled, cycle.pool.unlabeled, self.batch_size)
+        batches = PoolBatches(cycle, cycle.pool.labeled, cycle.pool.all_unlabeled, self.batch_size)
         self._train([Player("VAE", [encoder, decoder], self.lr_vae, "lr_vae", losses)], batches, cycle)
         with torch.no_grad(), exact_convolutions():
             return torch.cat([encoder(images)[0] for images in cycle.inputs(ids, 2 * self.batch_size)])

@@ -238,6 +238,7 @@ class Bench:
             start=e.learner.start,
             refit_every=e.learner.refit_every,
             report_learner=self.learner(e.report_learner) if e.report_learner else None,
+            report_every=e.report_every,
             device=self.device,
             memory_limit=self.memory_limit,
             allow_truth=e.allow_truth,

@@ -72,7 +72,9 @@ class Session:
     report_learner : str or callable, optional
         A second learner, fitted on the same labels, whose test metrics go into the records instead.
     report : bool
-        Evaluate on test data each cycle.
+        Evaluate on test data.
+    report_every : int, optional
+        Only when so many labels were paid for since the last time, at the start and at the end; each cycle without it.
     device : str
     memory_limit : int, optional
         Bytes that one matrix of outputs may take in memory.
@@ -117,6 +119,7 @@ class Session:
         refit_every: int | None = None,
         report_learner: LearnerFactory | str | None = None,
         report: bool = True,
+        report_every: int | None = None,
         device: str = "cpu",
         memory_limit: int | None = None,
         allow_truth: bool = False,
@@ -155,6 +158,7 @@ class Session:
             refit_every=refit_every,
             report_learner=self._made(report_learner),
             report=report,
+            report_every=report_every,
             device=device,
             seed=seed,
         )

@@ -226,6 +226,8 @@ class Experiment(BaseModel):
         classes, or which, it must not hold (a biased start).
     report_learner : str or dict, optional
         A second learner trained on the same labels, for the figures only.
+    report_every : int, optional
+        Measure on test data only when so many labels were paid for since the last time, at the start and at the end.
     reserve : dict of str to float
         Shares of the pool that are set aside by name, stratified, the same for all strategies of a seed.
     oracle : dict
@@ -254,6 +256,7 @@ class Experiment(BaseModel):
     dataset: Annotated[DatasetSpec, BeforeValidator(_named)] = Field(default_factory=lambda: DatasetSpec(name="digits"))
     learner: Annotated[LearnerSpec, BeforeValidator(_named)] = Field(default_factory=lambda: LearnerSpec(name="mlp"))
     report_learner: Annotated[PluginSpec, BeforeValidator(_named)] | None = None
+    report_every: int | None = Field(default=None, ge=1)
     strategies: list[Annotated[StrategySpec, BeforeValidator(_named)]] = Field(alias="strategy", min_length=1)
     seeds: int | list[int] = 3
     budget: int = Field(default=300, ge=0)
@@ -319,6 +322,7 @@ class Experiment(BaseModel):
                 "seeds",
                 "budget",
                 "batch",
+                "report_every",
                 "reserve",
                 "candidates",
                 "threads",

@@ -31,6 +31,8 @@ class Training:
         Fit anew only when so many labels have come; go on from the present weights in between.
     report : bool
         Evaluate on test data.
+    report_every : int, optional
+        Only when so many labels were paid for since the last time, at the start and at the end; each cycle without it.
     device : str
     seed : int
         Of the run.
@@ -55,6 +57,7 @@ class Training:
         refit_every: int | None,
         report_learner: LearnerFactory | None,
         report: bool,
+        report_every: int | None,
         device: str,
         seed: int,
     ) -> None:
@@ -62,6 +65,8 @@ class Training:
         self.validation = whole(dataset, dataset.validation) if dataset.validation else None
         self.start = start
         self.refit_every = refit_every
+        self._report_every = report_every
+        self._reported_labels: int | None = None
         self._report_learner: Learner | None = report_learner() if report_learner else None
         for made in self._learners().values():
             check_members(made)
@@ -107,7 +112,14 @@ class Training:
         if self.validation is not None:
             state.metrics = evaluate(self.learner, self.validation, device=self._device)
         state.seconds["evaluate"] = time.perf_counter() - began
-        return self._report(self._test, state) if self._test is not None else {}
+        return self._report(self._test, state) if self._test is not None and self._report_due(state) else {}
+
+    def _report_due(self, state: CycleState) -> bool:
+        paid, last = state.pool.paid, self._reported_labels
+        due = self._report_every is None or last is None or state.final or paid - last >= self._report_every
+        if due:
+            self._reported_labels = paid
+        return due
 
     def _report(self, test: Samples, state: CycleState) -> dict[str, float]:
         """Return the metrics on test data, of the report learner where there is one."""
@@ -142,17 +154,18 @@ class Training:
         return {role: learner for role, learner in named.items() if learner is not None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states of the learners that have one, and when they were fitted anew."""
+        """Return the states of the learners that have one, when they were fitted anew, and when test data were read."""
         states = {}
         for role, learner in self._learners().items():
             if hasattr(learner, "state_dict"):
                 with named(learner, "state_dict"):
                     states[role] = learner.state_dict()
-        return {"states": states, "fitted_labels": self._fitted_labels}
+        return {"states": states, "fitted_labels": self._fitted_labels, "reported_labels": self._reported_labels}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what :meth:`state_dict` gave."""
         self._fitted_labels = state["fitted_labels"]
+        self._reported_labels = state["reported_labels"]
         for role, learner in self._learners().items():
             if role in state["states"]:
                 with named(learner, "load_state_dict"):

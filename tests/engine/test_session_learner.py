@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from poolwright import ConfigError, LabelLeakError, PluginError, PoolError, hookimpl
+from poolwright import ConfigError, LabelLeakError, PluginError, PoolError, Store, hookimpl
 
 from .helpers.build import picks, play, session
 from .helpers.toys import Blobs, LeastConfident, Lowest, Random, Softmax, Stateless, load
@@ -74,6 +74,28 @@ def test_the_report_learner_is_for_the_figures_only():
     assert picks(reported) == picks(plain)
     assert [record.validation for record in reported.history] == [record.validation for record in plain.history]
     assert starts == [("scratch", 8), ("scratch", 13), ("scratch", 18), ("scratch", 23), ("scratch", 28)]
+
+
+def test_test_data_are_read_at_the_start_at_the_end_and_when_enough_labels_were_paid_for():
+    starts: list = []
+    run = session(Lowest, budget=30, batch=5, report_every=12, report_learner=noting(starts))
+    # Labels paid for: 8 (first), 13, 18, 23 (15 since 8), 28, 33, 38 (15 since 23, and the last).
+    assert [bool(record.test) for record in play(run).history] == [True, False, False, True, False, False, True]
+    assert [labels for _, labels, *_ in starts] == [8, 23, 38]
+    last = play(session(Lowest, budget=30, batch=5, report_every=100)).history
+    assert [bool(record.test) for record in last] == [True, False, False, False, False, False, True]
+
+
+def test_when_test_data_were_read_last_is_kept(tmp_path):
+    def begun(cycles):
+        run = session(Lowest, budget=30, batch=5, report_every=12, store=Store(tmp_path / "run"))
+        for _ in range(cycles):
+            run.advance()
+            run.answer()
+        return run
+
+    begun(2)
+    assert [bool(record.test) for record in play(begun(0)).history] == [True, False, False, True, False, False, True]
 
 
 def test_without_a_report_there_are_no_test_metrics():

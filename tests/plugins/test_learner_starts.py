@@ -37,6 +37,19 @@ def test_scratch_forgets_and_warm_goes_on_from_the_present_weights() -> None:
     assert (logits(learner, data.inputs) - before).abs().max() > 0.01
 
 
+def test_warm_epochs_are_those_of_a_fit_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, epochs = Blobs(), []
+    train = MLP._train
+    monkeypatch.setattr(MLP, "_train", lambda self, *a: (epochs.append(a[3]), train(self, *a))[1])
+    learner = quick(MLP, epochs=3, warm_epochs=2, min_steps=0)
+    for start in ("warm", "warm", "scratch"):  # the first has nothing to go on from
+        fit(learner, data.labeled(), start=start)
+    fit(quick(MLP, epochs=1, warm_epochs=2, min_steps=5, batch_size=len(data.labeled())), data.labeled())
+    assert epochs == [3, 2, 3, 5]
+    with pytest.raises(ConfigError, match="warm_epochs must be an integer of at least 1, not 0"):
+        fit(quick(MLP, warm_epochs=0), data.labeled())
+
+
 def test_warm_begins_anew_where_there_is_nothing_to_go_on_from() -> None:
     data = Blobs()
     assert torch.equal(

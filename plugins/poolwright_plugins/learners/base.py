@@ -46,6 +46,8 @@ class TorchLearner(ABC):
     ----------
     epochs : int
         Passes over the labeled samples.
+    warm_epochs : int, optional
+        Passes of a fit that goes on from the present weights, whatever `min_steps` says; as `epochs` by default.
     min_steps : int
         Train for at least so many steps, in further passes: a few labels make a pass of one or two steps.
     batch_size : int
@@ -72,6 +74,7 @@ class TorchLearner(ABC):
     """
 
     epochs: int = 30
+    warm_epochs: int | None = None
     min_steps: int = 0
     batch_size: int = 32
     lr: float = 1e-3
@@ -124,10 +127,12 @@ class TorchLearner(ABC):
             raise LearnerError(f"learner {self.name} does {', '.join(sorted(self.tasks))}, not {labeled.task}")
         device = self._device()
         layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        goes_on = start == "warm" and self._fits(labeled)
         self._network = self._start(labeled, start).to(device)
         if len(labeled.shape) == 3:
             self._network.to(memory_format=layout)
-        self._train(self._network, self._batches(labeled, generator, device), len(labeled), device)
+        epochs = self._epochs(len(labeled), goes_on)
+        self._train(self._network, self._batches(labeled, generator, device), len(labeled), epochs, device)
 
     def load_pretrained(self, samples: Samples) -> None:
         """Take the weights of the file ``weights`` without fitting, so that an initial pool can be selected.
@@ -145,6 +150,8 @@ class TorchLearner(ABC):
     def check_parameters(self) -> None:
         """Refuse parameters that cannot be used, naming the first."""
         self._check_integers(epochs=1, min_steps=0, batch_size=1)
+        if self.warm_epochs is not None:
+            self._check_integers(warm_epochs=1)
         if not (is_number(self.lr) and self.lr > 0):
             raise ConfigError(f"learner {self.name}: lr must be above 0, not {self.lr!r}")
         if not (is_number(self.weight_decay) and self.weight_decay >= 0):
@@ -179,10 +186,19 @@ class TorchLearner(ABC):
             raise ConfigError(f"learner {self.name}: device = {self.device!r}, but torch sees no CUDA device here")
         return device
 
+    def _fits(self, labeled: Samples) -> bool:
+        """Tell whether there is a network that can go on with these samples."""
+        network = self._network
+        return network is not None and self._shape == labeled.shape and network.n_classes == labeled.n_classes
+
+    def _epochs(self, n: int, goes_on: bool) -> int:
+        if goes_on and self.warm_epochs is not None:
+            return self.warm_epochs
+        return max(self.epochs, math.ceil(self.min_steps / math.ceil(n / self.batch_size)))
+
     def _start(self, labeled: Samples, start: str) -> Network:
         shape, n_classes = labeled.shape, labeled.n_classes
-        fits = self._network is not None and self._shape == shape and self._network.n_classes == n_classes
-        if start == "warm" and fits:
+        if start == "warm" and self._fits(labeled):
             return self._fitted()
         if start not in ("scratch", "warm", "pretrained"):
             raise ConfigError(f"learner {self.name}: start is one of scratch, warm, pretrained, not {start!r}")
@@ -225,9 +241,8 @@ class TorchLearner(ABC):
             raise LearnerError(f"learner {self.name} was given samples without labels to train on")
         return labels
 
-    def _train(self, network: Network, batches: Batches, n: int, device: torch.device) -> None:
+    def _train(self, network: Network, batches: Batches, n: int, epochs: int, device: torch.device) -> None:
         steps_per_epoch = math.ceil(n / self.batch_size)
-        epochs = max(self.epochs, math.ceil(self.min_steps / steps_per_epoch))
         optimizer = self._optimizer(network)
         autocast, scaler = self._mixed_precision(device)
         network.train()

@@ -37,17 +37,35 @@ def test_scratch_forgets_and_warm_goes_on_from_the_present_weights() -> None:
     assert (logits(learner, data.inputs) - before).abs().max() > 0.01
 
 
-def test_warm_epochs_are_those_of_a_fit_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, epochs = Blobs(), []
+def test_a_fit_that_goes_on_has_epochs_and_a_rate_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, paces = Blobs(), []
     train = MLP._train
-    monkeypatch.setattr(MLP, "_train", lambda self, *a: (epochs.append(a[3]), train(self, *a))[1])
-    learner = quick(MLP, epochs=3, warm_epochs=2, min_steps=0)
+    monkeypatch.setattr(MLP, "_train", lambda self, *given: (paces.append(given[3:5]), train(self, *given))[1])
+    learner = quick(MLP, epochs=3, min_steps=0, lr=0.01, warm_epochs=2, warm_lr=0.001)
     for start in ("warm", "warm", "scratch"):  # the first has nothing to go on from
         fit(learner, data.labeled(), start=start)
-    fit(quick(MLP, epochs=1, warm_epochs=2, min_steps=5, batch_size=len(data.labeled())), data.labeled())
-    assert epochs == [3, 2, 3, 5]
-    with pytest.raises(ConfigError, match="warm_epochs must be an integer of at least 1, not 0"):
-        fit(quick(MLP, warm_epochs=0), data.labeled())
+    assert paces == [(3, 0.01), (2, 0.001), (3, 0.01)]
+
+
+def test_the_rate_of_a_fit_that_goes_on_is_the_rate_of_its_steps() -> None:
+    data = Blobs()
+    learner = fit(quick(MLP, warm_lr=1e-12, weight_decay=0.0), data.labeled())
+    before = logits(learner, data.inputs)
+    torch.testing.assert_close(
+        logits(fit(learner, data.labeled(), start="warm"), data.inputs), before, rtol=0, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"warm_epochs": 0}, "warm_epochs must be an integer of at least 1, not 0"),
+        ({"warm_lr": 0.0}, "warm_lr must be above 0, not 0.0"),
+    ],
+)
+def test_what_no_fit_could_go_on_with_is_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit(quick(MLP, **params), Blobs().labeled())
 
 
 def test_warm_begins_anew_where_there_is_nothing_to_go_on_from() -> None:

@@ -53,7 +53,10 @@ class TorchLearner(ABC):
     batch_size : int
         Samples a step.
     lr : float
-        Learning rate at the start.
+        Learning rate at the start of a fit.
+    warm_lr : float, optional
+        The same for a fit that goes on from the present weights; as `lr` by default, which undoes much of what has been
+        learned if the fit is short.
     schedule : {"cosine", "constant", "poly"}
         How the learning rate goes on: down to 0 along a half cosine, not at all, or down to 0 as the power 0.9 of
         the steps that are left.
@@ -75,6 +78,7 @@ class TorchLearner(ABC):
 
     epochs: int = 30
     warm_epochs: int | None = None
+    warm_lr: float | None = None
     min_steps: int = 0
     batch_size: int = 32
     lr: float = 1e-3
@@ -131,8 +135,8 @@ class TorchLearner(ABC):
         self._network = self._start(labeled, start).to(device)
         if len(labeled.shape) == 3:
             self._network.to(memory_format=layout)
-        epochs = self._epochs(len(labeled), goes_on)
-        self._train(self._network, self._batches(labeled, generator, device), len(labeled), epochs, device)
+        epochs, lr = self._pace(len(labeled), goes_on)
+        self._train(self._network, self._batches(labeled, generator, device), len(labeled), epochs, lr, device)
 
     def load_pretrained(self, samples: Samples) -> None:
         """Take the weights of the file ``weights`` without fitting, so that an initial pool can be selected.
@@ -152,8 +156,9 @@ class TorchLearner(ABC):
         self._check_integers(epochs=1, min_steps=0, batch_size=1)
         if self.warm_epochs is not None:
             self._check_integers(warm_epochs=1)
-        if not (is_number(self.lr) and self.lr > 0):
-            raise ConfigError(f"learner {self.name}: lr must be above 0, not {self.lr!r}")
+        for name, rate in (("lr", self.lr), ("warm_lr", self.lr if self.warm_lr is None else self.warm_lr)):
+            if not (is_number(rate) and rate > 0):
+                raise ConfigError(f"learner {self.name}: {name} must be above 0, not {rate!r}")
         if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ConfigError(f"learner {self.name}: weight_decay must be 0 or more, not {self.weight_decay!r}")
         if not isinstance(self.augment, bool):
@@ -191,10 +196,12 @@ class TorchLearner(ABC):
         network = self._network
         return network is not None and self._shape == labeled.shape and network.n_classes == labeled.n_classes
 
-    def _epochs(self, n: int, goes_on: bool) -> int:
-        if goes_on and self.warm_epochs is not None:
-            return self.warm_epochs
-        return max(self.epochs, math.ceil(self.min_steps / math.ceil(n / self.batch_size)))
+    def _pace(self, n: int, goes_on: bool) -> tuple[int, float]:
+        """Return epochs and learning rate of a fit on ``n`` samples."""
+        epochs = max(self.epochs, math.ceil(self.min_steps / math.ceil(n / self.batch_size)))
+        if not goes_on:
+            return epochs, self.lr
+        return self.warm_epochs or epochs, self.warm_lr or self.lr
 
     def _start(self, labeled: Samples, start: str) -> Network:
         shape, n_classes = labeled.shape, labeled.n_classes
@@ -241,7 +248,7 @@ class TorchLearner(ABC):
             raise LearnerError(f"learner {self.name} was given samples without labels to train on")
         return labels
 
-    def _train(self, network: Network, batches: Batches, n: int, epochs: int, device: torch.device) -> None:
+    def _train(self, network: Network, batches: Batches, n: int, epochs: int, lr: float, device: torch.device) -> None:
         steps_per_epoch = math.ceil(n / self.batch_size)
         optimizer = self._optimizer(network)
         autocast, scaler = self._mixed_precision(device)
@@ -251,7 +258,7 @@ class TorchLearner(ABC):
             total = torch.zeros((), device=device)
             for x, y in batches():
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(self.lr, self.schedule, step / (epochs * steps_per_epoch))
+                    group["lr"] = learning_rate(lr, self.schedule, step / (epochs * steps_per_epoch))
                 self._set_batch_norm(network, x)
                 with autocast:
                     loss = self._loss(network, x, y)
@@ -262,14 +269,15 @@ class TorchLearner(ABC):
                 total += loss.detach()
                 step += 1
             if not torch.isfinite(total):
-                raise self._diverged(f"the loss became NaN or infinite in epoch {epoch} of {epochs}")
+                raise self._diverged(f"the loss became NaN or infinite in epoch {epoch} of {epochs}", lr)
         if not torch.stack([parameter.isfinite().all() for parameter in network.parameters()]).all():
-            raise self._diverged("the weights became NaN or infinite at the last step")  # which no loss shows
+            raise self._diverged("the weights became NaN or infinite at the last step", lr)  # which no loss shows
         network.eval()
 
-    def _diverged(self, what: str) -> LearnerError:
+    def _diverged(self, what: str, lr: float) -> LearnerError:
+        name = "lr" if lr == self.lr else "warm_lr"
         return LearnerError(
-            f"learner {self.name}: {what}: lower lr (now {self.lr:g}), or look for extreme values in the inputs"
+            f"learner {self.name}: {what}: lower {name} (now {lr:g}), or look for extreme values in the inputs"
         )
 
     def _set_batch_norm(self, network: Network, inputs: Tensor) -> None:

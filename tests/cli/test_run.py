@@ -17,12 +17,12 @@ from .conftest import SMALL
 def test_run_without_a_configuration_compares_the_demonstrations_strategies(poolwright, tmp_path):
     outcome = poolwright("run", "--out", tmp_path / "run", *SMALL)
     assert outcome.status == 0
-    for name in ("random", "margin", "coreset", "badge"):
+    for name in ("random", "margin", "coreset", "badge", "bral-t"):
         assert name in outcome.out
     assert (tmp_path / "run" / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert "poolwright plugins" in outcome.out
     result = load_result(tmp_path / "run")
-    assert [run.strategy for run in result.runs] == ["random", "margin", "coreset", "badge"]
+    assert [run.strategy for run in result.runs] == ["random", "margin", "coreset", "badge", "bral-t"]
     assert result.runs[0].curve()[0] == [50, 70, 90]
 
 

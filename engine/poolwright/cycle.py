@@ -283,7 +283,9 @@ class Cycle:
         self._state.listener(Event("progress", label))
         return reported(iterable, label, self._state.listener)
 
-    def simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int) -> Session:
+    def simulate(
+        self, ids: Tensor, start: int | Tensor, budget: int, seed: int, *, reserve: Collection[str] = ()
+    ) -> Session:
         """Return a session without a strategy, with a fresh learner, on labels that are already paid for.
 
         For training a policy: choose with ``session.ask(ids)``; its oracle knows the labels.
@@ -298,11 +300,13 @@ class Cycle:
             Labels the episode may buy.
         seed : int
             Of the episode; combined with this plugin's own stream.
+        reserve : collection of str
+            Reserves of this run that the episode has too, beside its pool; none of ``ids`` is in them.
         """
         if self._state.simulate is None:
             raise PoolError(f"plugin {self._plugin!r} wants to simulate, but this selection has no learner")
         key = streams.derive_seed(self._state.seed, "simulate", self._plugin, self._role, self.index, seed)
-        return self._state.simulate(self._ids(ids), start, budget, key)
+        return self._state.simulate(self._ids(ids), start, budget, key, tuple(reserve))
 
     def _ids(self, ids: Tensor) -> Tensor:
         ids = as_ids(ids, f"ids given by plugin {self._plugin!r}")

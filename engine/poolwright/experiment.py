@@ -149,12 +149,12 @@ class Bench:
         for seed in self.experiment.seed_list:
             initial = read_initial(folder, seed)
             if initial is not None and len(initial.selected) == self.experiment.initial.size:
-                self.starts[seed] = Start(draw_reserves(self.dataset, self.experiment.reserve, seed), initial)
+                self.starts[seed] = Start(self._reserves(seed), initial)
 
     def start(self, seed: int) -> Start:
         """Return what all strategies of ``seed`` begin with; drawn once."""
         if seed not in self.starts:
-            reserved = draw_reserves(self.dataset, self.experiment.reserve, seed)
+            reserved = self._reserves(seed)
             initial = self.experiment.initial
             factory = None
             if initial.learner is not None:
@@ -175,6 +175,10 @@ class Bench:
             )
             self.starts[seed] = Start(reserved, pool)
         return self.starts[seed]
+
+    def _reserves(self, seed: int) -> dict[str, Tensor]:
+        fixed = self.experiment.reserve_seed
+        return draw_reserves(self.dataset, self.experiment.reserve, seed if fixed is None else fixed)
 
     def keep(self, folder: Path, seed: int) -> None:
         """Write down how the initial pool of ``seed`` was selected, unless it has been done."""

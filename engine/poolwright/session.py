@@ -10,7 +10,7 @@ learning and a simulated episode use the same two calls::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -491,19 +491,24 @@ class Session:
         self._phase("select")
         return composition.select(state, scores, self._batch_size)
 
-    def _simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int) -> Session:
+    def _simulate(self, ids: Tensor, start: int | Tensor, budget: int, seed: int, reserve: Sequence[str]) -> Session:
         """Return a session on known labels, see :meth:`Cycle.simulate`."""
         unknown = ids[~torch.isin(ids, self.pool.known)]
         if len(unknown):
             raise PoolError(f"simulate: id {int(unknown[0])} has no known label; use labeled, released or reserved ids")
         stream = streams.generator(seed, "simulated initial pool")
         first = ids[torch.randperm(len(ids), generator=stream)[:start]] if isinstance(start, int) else as_ids(start)
+        reserved = {name: self.pool.reserved(name) for name in reserve}
+        inside = torch.cat([ids, *reserved.values()])
+        if len(inside.unique()) < len(inside):
+            raise PoolError(f"simulate: an id is named twice, in the pool of the episode and its reserves {reserve}")
         episode = Session(
-            Episode(self.dataset, ids, self.pool.labels),
+            Episode(self.dataset, inside, self.pool.labels),
             learner=self._factory,
             budget=budget,
             batch=self.batch,
             initial=first.sort().values,
+            reserve=reserved,
             seed=seed,
             start=self.training.start,
             refit_every=self.training.refit_every,
@@ -511,7 +516,7 @@ class Session:
             device=self.device,
             memory_limit=self._memory_limit,
             oracle=self.pool.labels,
-            members=ids,
+            members=inside,
             catalog=self._catalog,
             label="simulated",
         )

@@ -230,6 +230,8 @@ class Experiment(BaseModel):
         Measure on test data only when so many labels were paid for since the last time, at the start and at the end.
     reserve : dict of str to float
         Shares of the pool that are set aside by name, stratified, the same for all strategies of a seed.
+    reserve_seed : int, optional
+        Draw them by this seed in every run; by the seed of the run without it. A policy that is trained ahead needs it.
     oracle : dict
         ``rate`` of wrong labels, ``superclass`` to keep them within superclasses, ``seed`` (the run's own by default).
     wrappers : list
@@ -263,6 +265,7 @@ class Experiment(BaseModel):
     batch: int | None = Field(default=None, ge=1)
     initial: InitialSpec = Field(default_factory=InitialSpec)
     reserve: dict[str, float] = Field(default_factory=dict)
+    reserve_seed: int | None = None
     oracle: OracleSpec = Field(default_factory=OracleSpec)
     wrappers: list[PartField] = Field(default_factory=list)
     candidates: int | None = Field(default=None, ge=1)
@@ -324,6 +327,7 @@ class Experiment(BaseModel):
                 "batch",
                 "report_every",
                 "reserve",
+                "reserve_seed",
                 "candidates",
                 "threads",
                 "device",

@@ -142,7 +142,7 @@ class CycleState:
     batch: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     candidates: Tensor | None = None
     released: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    simulate: Callable[[Tensor, int | Tensor, int, int], Session] | None = None
+    simulate: Callable[[Tensor, int | Tensor, int, int, Sequence[str]], Session] | None = None
     logs: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     streams: dict[str, str] = field(default_factory=dict)

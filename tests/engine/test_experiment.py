@@ -8,7 +8,7 @@ import torch
 from poolwright import ConfigError, PluginError, hookimpl, load_result, run
 
 from .helpers.build import EMPTY, experiment
-from .helpers.toys import Blobs, LeastConfident, Lowest, Random, Softmax
+from .helpers.toys import Blobs, LeastConfident, Lowest, Random, Softmax, load
 
 
 class Failing(Random):
@@ -136,6 +136,19 @@ def test_a_pretrained_learner_gives_the_embeddings_of_the_initial_pool():
     dataset = Blobs(n_validation=12)
     dataset.load()
     assert torch.allclose(seen[0], dataset.pool.data * 3)
+
+
+def test_reserves_may_be_the_same_for_all_seeds():
+    from poolwright.experiment import Bench
+
+    def drawn(**settings):
+        one = experiment([Random], reserve={"a": 0.1}, **settings)
+        bench = Bench(one, load(Blobs()), EMPTY, "cpu", lambda event: None)
+        return [bench._reserves(seed)["a"].tolist() for seed in (0, 1)]
+
+    (first, second), (fixed, same) = drawn(), drawn(reserve_seed=1)
+    assert first != second
+    assert second == fixed == same
 
 
 def test_reserves_are_stratified_apart_and_drawn_by_the_seed():

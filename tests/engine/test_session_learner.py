@@ -201,6 +201,30 @@ def test_an_episode_may_use_released_and_reserved_labels_but_no_hidden_ones():
         play(session(Peeking))
 
 
+def test_an_episode_may_have_reserves_of_its_run_beside_its_pool():
+    seen: list = []
+
+    class Reserving(Random):
+        needs = frozenset({"labels", "probabilities"})
+
+        @hookimpl
+        def update(self, cycle):
+            episode = cycle.simulate(cycle.pool.labeled, start=4, budget=2, seed=0, reserve=["state"])
+            episode.advance()
+            inner = episode.view({"labels", "probabilities"})
+            ids = inner.pool.reserved("state")
+            seen.append((ids.tolist(), inner.labels(ids).tolist(), tuple(inner.probabilities(ids).shape)))
+            assert not set(ids.tolist()) & set(inner.pool.unlabeled.tolist())
+            with pytest.raises(PoolError, match="no ids are reserved as 'other'"):
+                inner.pool.reserved("other")
+            with pytest.raises(PoolError, match="an id is named twice"):
+                cycle.simulate(torch.cat([cycle.pool.labeled, ids]), start=4, budget=2, seed=0, reserve=["state"])
+
+    reserve = {"state": torch.tensor([70, 71, 72]), "other": torch.tensor([3])}
+    play(session(Reserving, budget=0, initial=torch.arange(10, 30), reserve=reserve))
+    assert seen == [([70, 71, 72], [2, 3, 0], (3, 4))]
+
+
 def test_without_a_learner_nothing_can_be_simulated():
     class Peeking(Lowest):
         @hookimpl

@@ -71,11 +71,15 @@ class PoolView:
         """Ids that came into the labeled set since the fit before this one."""
         return self._state.batch.clone()
 
-    def release(self, ids: Tensor) -> None:
-        """Give ids of the last batch back to the unlabeled; allowed in ``update`` only. They stay paid for."""
+    def release(self, ids: Tensor, *, charged: bool = True) -> None:
+        """Give ids of the last batch back to the unlabeled; allowed in ``update`` only.
+
+        They stay paid for, and selecting them again is free. With ``charged=False`` they do not count against the
+        budget until they are selected again, for rules that count training samples and not labels.
+        """
         if self._role != "update":
             raise PoolError(f"plugin {self._plugin!r} called pool.release in {self._role}: only update may do that")
-        released = self._state.pool.release(ids, self._state.batch)
+        released = self._state.pool.release(ids, self._state.batch, charged=charged)
         self._state.released = torch.cat([self._state.released, released])
 
 

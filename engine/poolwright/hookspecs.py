@@ -164,7 +164,8 @@ def update(cycle: Cycle, reward: float | None) -> None:
     """Learn from the reward; prepare what ``score`` and ``select`` will use.
 
     Every plugin of the run that has this hook hears it, in the order in which the configuration names them. It is
-    the only hook that may change the plugin's state, and the only one in which ``cycle.pool.release(ids)`` is allowed.
+    the only hook that may change the plugin's state, and the only one in which ``cycle.pool.release(ids)`` is allowed
+    (``charged=False`` refunds them, and may make a final cycle one that is not).
 
     Parameters
     ----------

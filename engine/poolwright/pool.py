@@ -172,12 +172,16 @@ class Pool:
         self.recall(zip(ids.tolist(), plain(labels), strict=True))
 
     def ask(self, ids: Tensor, *, initial: bool = False) -> Tensor:
-        """Ask for ``ids``; return those whose answer is not known yet (released ones come back at once, free)."""
+        """Ask for ``ids``; return those whose answer is not known yet.
+
+        Released ones come back at once: free, or charged again where they were refunded.
+        """
         ids = self.check(ids, "ask", allowed=[UNLABELED])
         if initial:
             self._initial[ids] = True
         known = self._known[ids]
         self._set(ids[known], LABELED)
+        self._paid[ids[known]] = True
         self._fresh.update(ids[known].tolist())
         self._set(ids[~known], ASKED)
         return ids[~known]
@@ -212,8 +216,11 @@ class Pool:
         self._fresh.update(enter.tolist())
         self._ids.clear()
 
-    def release(self, ids: Any, batch: Tensor) -> Tensor:
-        """Return labeled ``ids`` of the last ``batch`` to the unlabeled; they stay paid and their label is kept."""
+    def release(self, ids: Any, batch: Tensor, *, charged: bool = True) -> Tensor:
+        """Return labeled ``ids`` of the last ``batch`` to the unlabeled; their label is kept.
+
+        They stay paid, or are refunded where not ``charged``.
+        """
         released = self.check(ids, "release", allowed=[LABELED])
         first = released[self._initial[released]]
         if len(first):
@@ -224,6 +231,7 @@ class Pool:
         if len(foreign):
             raise PoolError(f"release: id {int(foreign[0])} is not of the last batch; only that can be given back")
         self._set(released, UNLABELED)
+        self._paid[released] = charged
         return released
 
     def recall(self, answers: Iterable[tuple[int, Label]]) -> None:

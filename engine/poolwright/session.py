@@ -444,14 +444,17 @@ class Session:
             self._phase("update")
             if state.index > 0 and len(state.batch):
                 reward = self._composition.reward(state)
+            spent = self.pool.spent
             self._composition.update(state, reward)
+            if self.pool.spent < spent:  # what was refunded can be spent again, also after the last of the budget
+                state.final, state.budget, state.batch_size = self.left == 0, self.left, self._batch_size
         if len(state.released) < len(state.batch) or not len(state.batch):
             self._baseline = dict(state.metrics) or None
         if self._composition is not None and not state.final:
             selected = self._choose(self._composition, state)
         self.finished = state.final or (self._composition is not None and not len(selected))
-        self._idle = self._idle + 1 if len(selected) and self.pool.is_paid(selected).all() else 0
         asked = self.pool.ask(selected)
+        self._idle = self._idle + 1 if len(selected) and not len(asked) else 0
         self._order += asked.tolist()
         self._free = _without(selected, asked)
         record = CycleRecord(

@@ -154,6 +154,19 @@ def test_buying_a_released_sample_again_is_free_and_answered_at_once():
     assert (pool.paid, pool.spent) == (3, 4)
 
 
+def test_refunded_samples_are_charged_when_they_are_bought_again_and_answered_at_once():
+    pool = answered(10, 1, 2, 3)
+    pool.release(ids(2, 1), batch=ids(1, 2, 3), charged=False)
+    assert (pool.paid, pool.spent) == (1, 1)
+    assert pool.known.tolist() == [1, 2, 3]
+    assert pool.ask(ids(5, 2)).tolist() == [5]
+    assert pool.ids(LABELED).tolist() == [2, 3]
+    assert (pool.paid, pool.spent) == (2, 3)
+    again = Pool(10)
+    again.load_state_dict(pool.state_dict())
+    assert (again.paid, again.spent) == (2, 3)
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

@@ -198,6 +198,32 @@ def test_released_samples_stay_paid_and_buying_them_again_is_free_and_needs_no_a
     assert run.pool.spent == 10
 
 
+def test_what_is_refunded_is_spent_again_also_after_the_last_of_the_budget():
+    told: list = []
+
+    class Refunding(Lowest):
+        @hookimpl
+        def update(self, cycle):
+            told.append((cycle.index, cycle.final, cycle.budget))
+            if cycle.index in (1, 2):
+                cycle.pool.release(cycle.pool.batch[:3], charged=False)
+
+        @hookimpl
+        def select(self, cycle, budget):
+            assert not cycle.final
+            assert budget == min(5, cycle.budget)
+            known = cycle.history[-1].selected if cycle.history else []
+            fresh = cycle.pool.unlabeled
+            return fresh[~torch.isin(fresh, torch.tensor(known, dtype=torch.int64))][:budget]
+
+    run = play(session(Refunding, budget=10))
+    # Cycle 1 refunds 8, 9, 10; cycle 2 spends the last of the budget but for three, and refunds three itself.
+    assert picks(run) == [[8, 9, 10, 11, 12], [13, 14, 15, 16, 17], [8, 9, 10, 18, 19], [13], []]
+    assert told == [(0, False, 10), (1, False, 5), (2, False, 3), (3, False, 1), (4, True, 0)]
+    assert [record.paid for record in run.history] == [8, 13, 15, 17, 18]
+    assert run.pool.spent == 10
+
+
 def test_release_is_refused_outside_update_and_of_older_batches():
     class InScore:
         @hookimpl
@@ -217,14 +243,15 @@ def test_release_is_refused_outside_update_and_of_older_batches():
         play(session(Older))
 
 
-def test_a_strategy_that_only_picks_what_it_released_is_stopped(monkeypatch):
+@pytest.mark.parametrize("charged", [True, False])
+def test_a_strategy_that_only_picks_what_it_released_is_stopped(charged, monkeypatch):
     monkeypatch.setattr("poolwright.session.IDLE_LIMIT", 5)
 
     class Stuck(Lowest):
         @hookimpl
         def update(self, cycle):
             if cycle.index:
-                cycle.pool.release(cycle.pool.batch)
+                cycle.pool.release(cycle.pool.batch, charged=charged)
 
     with pytest.raises(PluginError, match="'tested' bought no label in 5 cycles"):
         play(session(Stuck))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poolwright import Rows, kernels
+from poolwright_plugins.strategies.bral_t import environments
 from poolwright_plugins.strategies.bral_t.environments import Clusters, Environments, moments
 
 from .conftest import points
@@ -37,6 +38,15 @@ def test_moments_keep_their_digits_far_from_the_origin() -> None:
     mean, variance = moments(x, torch.zeros(1000, dtype=torch.int64))
     torch.testing.assert_close(mean, x.mean(0, keepdim=True).float())
     torch.testing.assert_close(variance, x.var(0, unbiased=False)[None].float())
+
+
+def test_moments_of_many_blocks_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, of = points(70, 3), torch.arange(70) % 4
+    monkeypatch.setattr(environments, "CACHED_BYTES", 9 * 3 * 4)  # nine rows; the last block has seven
+    mean, variance = moments(x, of)
+    for c in range(4):
+        torch.testing.assert_close(mean[c], x[of == c].mean(0))
+        torch.testing.assert_close(variance[c], x[of == c].var(0, unbiased=False))
 
 
 def test_clusters_partition_the_rows_and_describe_them() -> None:

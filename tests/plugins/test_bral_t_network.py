@@ -44,6 +44,36 @@ def test_a_planted_reward_is_learnt_with_the_papers_steps_whatever_the_scale(sca
     assert left < 0.35
 
 
+def linear(groups: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return inputs of groups of five actions each, and rewards that are linear in the actions' means."""
+    inputs = points(5 * groups, 6 * D, seed=seed)
+    blocks = inputs.reshape(len(inputs), 3, 2, D)
+    blocks[:, :, 1] = blocks[:, :, 1].square()
+    return inputs, blocks[:, 2, 0] @ torch.tensor([0.6, -0.3, 0.2, 0.0])
+
+
+def gap_closed(seed: int) -> float:
+    """Return how much of the gap between a random and the best action of each group the network's choice closes."""
+    torch.manual_seed(seed)
+    network = RewardNetwork.fresh(points(500, D, seed=seed), 64)
+    teacher = trainer(network)
+    for environment in range(30):
+        teacher.add(*linear(10, seed=100 * seed + environment))
+        teacher.fit(20)
+    inputs, rewards = linear(60, seed=100 * seed + 99)
+    values = rewards.reshape(60, 5)
+    chosen = values.gather(1, network.predict(inputs).reshape(60, 5).argmax(1, keepdim=True)).mean()
+    return float((chosen - values.mean()) / (values.max(1).values.mean() - values.mean()))
+
+
+def test_choices_by_a_learnt_linear_reward_close_half_of_the_gap_between_random_and_the_best_possible() -> None:
+    # Seeds that were not used while building; the interval is Student's.
+    gaps = torch.tensor([gap_closed(seed) for seed in range(1000, 1010)])
+    half_width = 2.262 * float(gaps.std()) / len(gaps) ** 0.5
+    assert gaps.mean() >= 0.5, gaps
+    assert gaps.mean() - half_width > 0, gaps
+
+
 def test_center_and_scale_are_those_of_the_embeddings() -> None:
     x = 3 * points(200, D) + 7
     network = RewardNetwork.fresh(x, 8)

@@ -10,12 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Cycle, Roles, Session, kernels, testing
+from poolwright import ConfigError, Cycle, LabelLeakError, Roles, Session, hookimpl, kernels, testing
 from poolwright.composition import Part
 from poolwright_plugins.strategies.random import Random
 from poolwright_plugins.strategies.rewards import AccuracyGain, ClassBalance, PrecisionPerLabel, TrustSetDistance
 
 from .conftest import cycle_of, distributions, points
+from .planted import sealed
 
 
 def measured(reward: Any, before: dict[str, float], now: dict[str, float], labeled: int = 9) -> Cycle:
@@ -45,9 +46,11 @@ def test_precision_per_label_is_the_change_of_the_quotient() -> None:
     assert PrecisionPerLabel().reward(cycle) == pytest.approx(0.78 / 13 - 0.45 / 9)
 
 
-def played(reward: type) -> Session:
-    """Return a whole run of random batches with a reward plugin."""
+def played(reward: type, *, sealed_test: bool = False) -> Session:
+    """Return a whole run of random batches with a reward plugin, with the labels of test data behind a seal or not."""
     dataset = testing.make_dataset(n=60)
+    if sealed_test:
+        dataset = sealed(dataset)
     session = Session(
         dataset,
         learner=testing.make_learner,
@@ -56,11 +59,29 @@ def played(reward: type) -> Session:
         batch=6,
         initial=torch.arange(10),
         oracle=dataset.pool.labels,
+        report=not sealed_test,
     )
     session.answer()
     while session.advance() is not None:
         session.answer()
     return session
+
+
+@pytest.mark.parametrize("reward", [AccuracyGain, PrecisionPerLabel, TrustSetDistance, ClassBalance])
+def test_no_reward_reads_labels_of_test_data(reward: type) -> None:
+    assert all(record.reward is not None for record in played(reward, sealed_test=True).history[1:])
+
+
+@pytest.mark.parametrize("reward", [AccuracyGain, PrecisionPerLabel, TrustSetDistance, ClassBalance])
+def test_a_planted_leak_of_test_labels_is_caught(reward: type) -> None:
+    class Leaky(reward):  # type: ignore[misc]
+        @hookimpl
+        def reward(self, cycle: Cycle, batch: Tensor) -> float:
+            test = cycle._state.dataset.test
+            return float(test.labels(torch.arange(len(test))).float().mean())
+
+    with pytest.raises(LabelLeakError, match="read labels of test data"):
+        played(Leaky, sealed_test=True)
 
 
 def test_precision_per_label_telescopes_over_a_run() -> None:

@@ -155,6 +155,17 @@ def test_a_sample_that_was_rejected_costs_nothing_when_it_is_picked_again():
     assert session.pool.spent == 28
 
 
+def test_rejected_samples_are_refunded_where_training_samples_count():
+    session = play(planted(sral(charge_rejected=False), budget=30, seed=2))
+    asked = {i for record in session.history for i in record.selected}
+
+    assert len(asked) > 35  # more labels than the budget says
+    assert session.pool.spent == 30
+    assert len(session.pool.ids(LABELED)) == 2 + 30
+    assert all(record.paid == record.labeled for record in session.history)
+    assert (session.dataset.pool.data[session.pool.ids(LABELED)[2:], 0].sum()) > 0
+
+
 class Shuffling:
     """Scores that differ from cycle to cycle."""
 
@@ -232,8 +243,9 @@ def test_rewards_come_from_validation_data_whatever_the_test_labels_are():
 # -- stopping and going on ---------------------------------------------------------------------------------------
 
 
-def test_stopped_while_it_learns_it_goes_on_as_if_it_never_was(tmp_path):
-    params = {"learning_starts": 6, "b": 7, "net": "conv", "updates": 2}
+@pytest.mark.parametrize("charge_rejected", [True, False])
+def test_stopped_while_it_learns_it_goes_on_as_if_it_never_was(charge_rejected, tmp_path):
+    params = {"learning_starts": 6, "b": 7, "net": "conv", "updates": 2, "charge_rejected": charge_rejected}
     whole = play(planted(sral(**params), budget=60, seed=8))
     for stop in (3, 10, 17):  # stopped, gone on with, stopped again
         store = Store(tmp_path)

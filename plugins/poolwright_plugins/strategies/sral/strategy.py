@@ -46,7 +46,8 @@ class SRAL:
 
     Where the paper is silent or cannot be followed:
 
-    - Rejected samples count against the budget, since somebody labeled them (the paper counts training samples).
+    - Rejected samples count against the budget, since somebody labeled them. The paper counts training samples:
+      ``charge_rejected = false``, where more labels are asked for than the budget says.
     - A chunk of which nothing is accepted changes nothing: its transition is stored with reward 0, and the next chunk
       follows at once. Of the last chunk of the ranking, or of ``patience`` chunks, the sample that was refused least is
       taken if nothing else is: a policy that refuses everything would never spend its budget.
@@ -96,6 +97,8 @@ class SRAL:
         Factor on the noise with each chunk.
     patience : int
         Chunks looked at in a cycle; of the last one, the least refused sample is taken if nothing was accepted.
+    charge_rejected : bool
+        Rejected samples count against the budget; else they are refunded until they are picked again.
     """
 
     n: int = 10
@@ -114,6 +117,7 @@ class SRAL:
     noise: float = 0.1
     noise_decay: float = 0.999
     patience: int = 100
+    charge_rejected: bool = True
     _agent: DDPG | None = field(default=None, init=False, repr=False)
     _replay: ReplayBuffer | None = field(default=None, init=False, repr=False)
     _d: int = field(default=0, init=False, repr=False)
@@ -151,7 +155,7 @@ class SRAL:
         if reward is not None and reward > 0:
             self._kept += len(picked)
         elif reward is not None:
-            cycle.pool.release(picked)
+            cycle.pool.release(picked, charged=self.charge_rejected)
         if self._kept >= self.b:
             self._queue, self._kept = NO_IDS.clone(), 0
         self._remember(reward)

@@ -48,12 +48,12 @@ def merge(results: Sequence[Result]) -> Result:
         raise ConfigError("there is no result to report on: name at least one folder that `poolwright run` wrote")
     if len(results) == 1:
         return results[0]
-    names = _names([result.folder for result in results])
-    _require_one("headline metric", [(name, _metric(result)) for name, result in zip(names, results, strict=True)])
-    _require_one("data set", [(name, _dataset(result)) for name, result in zip(names, results, strict=True)])
+    called = names([result.folder for result in results])
+    _require_one("headline metric", [(name, _metric(result)) for name, result in zip(called, results, strict=True)])
+    _require_one("data set", [(name, _dataset(result)) for name, result in zip(called, results, strict=True)])
     owners = Counter(label for result in results for label in result.strategies)
     runs, parts = [], []
-    for name, result in zip(names, results, strict=True):
+    for name, result in zip(called, results, strict=True):
         shown = {old: f"{old} [{name}]" if owners[old] > 1 else old for old in result.strategies}
         runs += [replace(run, strategy=shown[run.strategy]) for run in result.runs]
         parts.append({"name": name, **result.info, LABELS: {new: old for old, new in shown.items()}})
@@ -96,7 +96,7 @@ def section(info: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _names(folders: Sequence[Path | None]) -> list[str]:
+def names(folders: Sequence[Path | None]) -> list[str]:
     """Return the shortest tails of the folders' paths that tell them apart."""
     known = [folder.resolve() for folder in folders if folder is not None]
     twice = [str(folder) for folder, count in Counter(known).items() if count > 1]

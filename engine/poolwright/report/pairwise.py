@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .merging import section
+from .merging import names, section
 from .statistics import measured
 
 if TYPE_CHECKING:
@@ -95,19 +95,19 @@ def settings(results: Sequence[Result]) -> list[tuple[str, Result]]:
     """
     from ..results import Result
 
-    groups: dict[str, list[Result]] = {}
-    for number, result in enumerate(results):
-        groups.setdefault(_key(result.info, number), []).append(result)
+    groups: dict[str, list[tuple[str, Result]]] = {}
+    for number, (name, result) in enumerate(zip(names([one.folder for one in results]), results, strict=True)):
+        groups.setdefault(_key(result.info, number), []).append((name, result))
     found = []
     for group in groups.values():
-        owners = Counter(label for result in group for label in result.strategies)
+        owners = Counter(label for _, result in group for label in result.strategies)
         runs = [
-            replace(run, strategy=f"{run.strategy} [{_name(result)}]") if owners[run.strategy] > 1 else run
-            for result in group
+            replace(run, strategy=f"{run.strategy} [{name}]") if owners[run.strategy] > 1 else run
+            for name, result in group
             for run in result.runs
         ]
-        name = ", ".join(map(_name, group)) if len(groups) > 1 else ""
-        found.append((name, Result(runs, group[0].info)))
+        called = ", ".join(name for name, _ in group) if len(groups) > 1 else ""
+        found.append((called, Result(runs, group[0][1].info)))
     return found
 
 
@@ -117,10 +117,6 @@ def _key(info: dict[str, Any], number: int) -> str:
         return f"result {number}"
     fixed = {key: value for key, value in config.items() if key not in FREE}
     return json.dumps(fixed, sort_keys=True, default=str)
-
-
-def _name(result: Result) -> str:
-    return "one result" if result.folder is None else result.folder.name
 
 
 Curves = dict[int, dict[int, float]]

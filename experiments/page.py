@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poolwright import Result, RunResult
-from poolwright.report import Estimate, read_json, summarize, wording
-from poolwright.report.details import mean_curves
-from poolwright.report.figures import learning_curves, standalone
-from poolwright.report.html import plain
-from poolwright.report.statistics import BASELINE, estimate, mean, measured
+from poolwright.report import Estimate, Penalties, penalties, read_json, summarize, wording
+from poolwright.report.details import mean_curves, mean_cycle_seconds
+from poolwright.report.figures import cycle_seconds, learning_curves, standalone
+from poolwright.report.html import plain, seconds_alt
+from poolwright.report.pairwise import FEWEST
+from poolwright.report.statistics import BASELINE, MeanCurve, compare, estimate, mean, measured
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,10 +47,15 @@ How to read the tables:
   metric after the last batch.
 - *minus random* is the mean over seeds of the paired difference, with its 95 % interval: above 0, the strategy is
   better. An interval that holds 0 shows nothing. With three seeds it reaches 2.5 standard deviations of the
-  differences to either side, so that only large effects show; and of twenty comparisons one excludes 0 by chance.
+  differences to either side, so that only large effects show.
+- *p* beside it is that of the paired t-test over the seeds. It is not corrected: of twenty comparisons one has p < 0.05
+  by chance; with k comparisons in a table, take p < 0.05 / k for an effect (Bonferroni).
+- *Who is better* is the pairwise penalty matrix: at how many label counts the mean over seeds of the row's strategy is
+  above that of the column's. A tie, as at a shared initial pool, counts for nobody.
 - Seconds are the means of a cycle that asked for labels, while other runs went on beside it where it says so:
   *training* is the hook `update`, *scoring* is `score`, *selecting* is `select`, each with the predictions that it
-  asked for. *Fit* is the learner's own training, which is no part of the query.
+  asked for. *Fit* is the learner's own training, which is no part of the query. The figure of the seconds shows whole
+  cycles, from the fit to the ids, without the evaluation on test data.
 """
 
 PAPERS = """\
@@ -108,8 +115,9 @@ def page(results: dict[str, Result], told: dict[str, str]) -> str:
         parts += [ran(name, result)]
         for group in groups(result):
             parts += [shown(name, result, group)]
-        parts += filter(None, [costs(result), logs(result)])
+        parts += filter(None, [costs(name, result), logs(result)])
     parts += initial_pools(results)
+    parts += over_all(results)
     return "\n".join([*parts, PAPERS])
 
 
@@ -133,23 +141,42 @@ def image(name: str, group: Group) -> str:
 
 
 def figures(results: dict[str, Result]) -> dict[str, str]:
-    """Return name -> SVG of the learning curves of every group."""
-    return {
-        image(name, group): drawn(result, group)
-        for name, result in results.items()
-        for group in groups(result)
-        if any(measured(result.of(label)) for label in group.labels)
-    }
+    """Return name -> SVG of the learning curves of every group, and of the seconds of a cycle of every result."""
+    found = {}
+    for name, result in results.items():
+        for group in groups(result):
+            if any(measured(result.of(label)) for label in group.labels):
+                found[image(name, group)] = drawn(result, group)
+        if curves := seconds(result):
+            labels = {place: result.strategies[place] for place in curves}
+            alt = seconds_alt(labels, curves)
+            found[seconds_image(name)] = standalone(cycle_seconds(curves, alt), labels, alt)
+    return found
+
+
+def seconds(result: Result) -> dict[int, MeanCurve]:
+    """Return place of the strategy -> seconds of a cycle over labels paid for, of the runs that count."""
+    return {place: curve for place, (curve, finished) in mean_cycle_seconds(result).items() if finished}
+
+
+def seconds_image(name: str) -> str:
+    """Return the name of the figure of the seconds of a cycle."""
+    return f"experiments-{name}-seconds"
 
 
 def drawn(result: Result, group: Group) -> str:
     """Return the learning curves of a group as a document, legend included."""
-    part = Result([run for label in group.labels for run in measured(result.of(label))], result.info)
+    part = of_group(result, group)
     curves = {place: curve for place, (curve, _) in mean_curves(part).items()}
     metric = wording.metric_name(part.runs[0].headline)
     ends = [f"{part.strategies[place]} {curve.mean[-1]:.3f}" for place, curve in curves.items()]
     alt = f"Test {metric} over labels paid for; at the end {', '.join(ends)}."
     return standalone(learning_curves(curves, metric, alt), {place: part.strategies[place] for place in curves}, alt)
+
+
+def of_group(result: Result, group: Group) -> Result:
+    """Return the runs of a group that count."""
+    return Result([run for label in group.labels for run in measured(result.of(label))], result.info)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------
@@ -195,27 +222,80 @@ def shown(name: str, result: Result, group: Group) -> str:
     summaries = {item.label: item for item in summarize(result) if item.label in group.labels}
     metric = wording.metric_name(result.runs[0].headline)
     versus = [f"AUBC minus {group.base}", f"final minus {group.base}"] if group.base else []
+    paid = {tuple(summaries[label].paid) for label in group.labels if summaries[label].seeds}
+    unequal = len(paid) > 1 or any(len(counts) > 1 for counts in paid)
     rows = []
     for label in group.labels:
         item = summaries[label]
         cells = [label, wording.interval(item.aubc), wording.interval(item.final)]
         if group.base:
-            same = label == group.base
             pair = result.of(label), result.of(group.base)
-            cells += [wording.NOTHING if same else signed(paired(*pair, figure)) for figure in ("aubc", "final")]
-        rows.append([*cells, wording.seeds(item)])
+            cells += [wording.NOTHING if label == group.base else tested(*pair, figure) for figure in ("aubc", "final")]
+        rows.append([*cells, *([wording.paid(item)] if unequal else []), wording.seeds(item)])
     parts = [f"### Variants of {group.name}\n"] if group.name else []
     if any(measured(result.of(label)) for label in group.labels):
         parts.append(f"![Learning curves, {group.name or name}](images/{image(name, group)}.svg)\n")
-    parts.append(table(["strategy", "AUBC", f"final {metric}", *versus, "seeds"], rows))
-    notes = wording.notes([summaries[label] for label in group.labels])
-    return "\n".join(parts + (["\n".join(f"- {note}" for note in notes) + "\n"] if notes else []))
+        if any(curve.runs for curve, _ in mean_curves(of_group(result, group)).values()):
+            parts.append(f"{wording.THIN_LINES}\n")
+    heads = ["strategy", "AUBC", f"final {metric}", *versus, *(["labels paid for"] if unequal else []), "seeds"]
+    parts.append(table(heads, rows))
+    parts += listed(wording.notes([summaries[label] for label in group.labels]))
+    matrix = penalties([of_group(result, group)])
+    if len(matrix.labels) >= FEWEST:
+        parts.append(f"Who is better{f', of {matrix.equal} label counts' if matrix.equal else ''}:\n")
+        parts += [matrix_table(matrix), *listed(f"Left out: {reason}" for reason in matrix.left_out)]
+    return "\n".join(parts)
+
+
+def listed(lines: Iterable[str]) -> list[str]:
+    """Return a Markdown list as the only part, or no part."""
+    items = [f"- {line}" for line in lines]
+    return ["\n".join(items) + "\n"] if items else []
+
+
+def matrix_table(matrix: Penalties) -> str:
+    """Return a penalty matrix; its columns are the numbers of the rows, since names would make it too wide."""
+    numbers = range(len(matrix.labels))
+    rows = []
+    for row, label in enumerate(matrix.labels):
+        cells = [wording.wins(matrix, row, column) for column in numbers]
+        rows.append([f"{row + 1} {label}", *cells, str(sum(matrix.wins[row]))])
+    return table(["better than", *(str(number + 1) for number in numbers), "in all"], rows)
+
+
+def over_all(results: dict[str, Result]) -> list[str]:
+    """Return a section on who is better over all experiments, for the strategies that several of them share."""
+    plain_labels = [label for result in results.values() for label in result.strategies if ", " not in label]
+    shared = [label for label, number in Counter(plain_labels).items() if number > 1]
+    parts = [of_group(result, Group("", shared, None)) for result in results.values()]
+    matrix = penalties([replace(part, folder=Path(name)) for name, part in zip(results, parts, strict=True)])
+    if len(matrix.labels) < FEWEST or matrix.settings < 2:
+        return []
+    said = f"Strategies that several experiments share, over the label counts of {matrix.settings} settings.\n"
+    return [
+        "## Who is better, over all experiments\n",
+        said,
+        matrix_table(matrix),
+        *listed(f"Left out: {reason}" for reason in matrix.left_out),
+    ]
+
+
+def by_seed(runs: Iterable[RunResult], figure: str) -> dict[int, float]:
+    """Return seed -> a figure of the runs that count."""
+    return {run.seed: getattr(run, figure) for run in measured(runs)}
 
 
 def paired(runs: Iterable[RunResult], base: Iterable[RunResult], figure: str) -> Estimate | None:
     """Return mean and interval of the differences between runs of the same seed; None without a common seed."""
-    first, second = ({run.seed: getattr(run, figure) for run in measured(some)} for some in (runs, base))
+    first, second = by_seed(runs, figure), by_seed(base, figure)
     return estimate([first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())])
+
+
+def tested(runs: Iterable[RunResult], base: Iterable[RunResult], figure: str) -> str:
+    """Return the paired difference with its interval and, from two seeds on, the p value of the paired t-test."""
+    runs, base = list(runs), list(base)
+    comparison = compare(by_seed(runs, figure), by_seed(base, figure))
+    return signed(paired(runs, base, figure)) + (f" ({wording.p_value(comparison)})" if comparison else "")
 
 
 def signed(value: Estimate | None) -> str:
@@ -227,31 +307,34 @@ COSTS = {"fit": "fit", "update": "training", "score": "scoring", "select": "sele
 """Phase -> how the papers call it."""
 
 
-def costs(result: Result) -> str:
-    """Return the table of the seconds of a cycle."""
+def costs(name: str, result: Result) -> str:
+    """Return figure and table of the seconds of a cycle."""
     rows = []
     for label in result.strategies:
         asked = [record for run in measured(result.of(label)) for record in run.records if record.selected]
         times = [mean(record.seconds.get(phase, 0.0) for record in asked) for phase in COSTS]
         rows.append([label, *map(wording.seconds, [*times, mean(record.query_seconds for record in asked)])])
-    text = f"### Seconds of a cycle\n\n{table(['strategy', *COSTS.values(), 'query in all'], rows)}"
+    figure = f"![Seconds of a cycle, {name}](images/{seconds_image(name)}.svg)\n\n" if seconds(result) else ""
+    text = f"### Seconds of a cycle\n\n{figure}{table(['strategy', *COSTS.values(), 'query in all'], rows)}"
     initial = mean(sum(pool.seconds.values()) for pool in result.initial)
     return text + (f"\nSelecting the initial pool: {wording.seconds(initial)} s.\n" if initial is not None else "")
 
 
 def logs(result: Result) -> str:
-    """Return the table of what the strategies logged: means over epochs and seeds, first query and last."""
+    """Return the table of what the strategies logged: means over epochs and seeds, first query with it and last."""
     rows = []
     for label in result.strategies:
-        asked = [[record for record in run.records if record.selected] for run in measured(result.of(label))]
-        names = dict.fromkeys(name for records in asked for record in records for name in record.logs)
+        asked = [[record.logs for record in run.records if record.selected] for run in measured(result.of(label))]
+        names = dict.fromkeys(name for queries in asked for query in queries for name in query)
         for name in names:
-            ends = [[records[end].logs[name][0] for records in asked if name in records[end].logs] for end in (0, -1)]
-            rows.append([label, f"`{name}`", *("—" if not values else f"{mean(values):.4g}" for values in ends)])
+            series = [values for queries in asked if (values := [query[name][0] for query in queries if name in query])]
+            ends = [[values[end] for values in series] for end in (0, -1)]
+            rows.append([label, f"`{name}`", *(f"{mean(values):.4g}" for values in ends)])
     if not rows:
         return ""
     heads = ["strategy", "logged", "first query", "last query"]
-    return f"### What was logged\n\nMeans over the epochs of a query, and over seeds.\n\n{table(heads, rows)}"
+    said = "Means over the epochs of a query, and over seeds, at the first and the last query that logged it."
+    return f"### What was logged\n\n{said}\n\n{table(heads, rows)}"
 
 
 def initial_pools(results: dict[str, Result]) -> list[str]:

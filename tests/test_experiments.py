@@ -8,9 +8,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scipy.stats import ttest_rel
 
 from poolwright import Result, RunResult, config
-from poolwright.report import read_json, write_json
+from poolwright.report import read_json, wording, write_json
 from poolwright.state import CycleRecord, InitialPool
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,23 +118,39 @@ def test_the_page_pairs_differences_by_seed(page, result):
     text = page.page({"made": result}, {})
     # Final differences are .10, .11, .12: mean .11, standard deviation .01, t(2) = 4.3027, over the root of 3.
     main, *_ = rows(text, "vaal")
-    assert main[3] == "+0.1100 ± 0.0248"
+    assert main[3] == "+0.1100 ± 0.0248 (p = 0.003)"
+    assert ttest_rel([0.8, 0.82, 0.84], [0.7, 0.71, 0.72]).pvalue == pytest.approx(0.00274, abs=1e-5)
     assert rows(text, "random")[0][2:4] == ["—", "—"]
     # AUBC of random: (.5/2 + .6 + (.7 + s)/2)/2; of vaal .1 and s/4 more in the middle and at the end.
-    assert main[2] == "+0.0775 ± 0.0062"
+    assert main[2] == "+0.0775 ± 0.0062 (p < 0.001)"
+
+
+def test_the_p_value_of_a_variant_is_that_against_its_base(page, result):
+    differences = ttest_rel([0.6] * 3, [0.8, 0.82, 0.84]).pvalue
+    variants = page.page({"made": result}, {}).split("### Variants of vaal")[1]
+    variant, *_ = rows(variants, "vaal, no VAE")
+    assert variant[3] == f"-0.2200 ± 0.0497 (p = {differences:.3f})"
+    assert "p < 0.05 / k" in page.page({}, {}), "several comparisons"
+
+
+def test_equal_differences_have_no_p_value_and_one_seed_no_interval(page, result):
+    assert page.tested(result.of("random"), result.of("random"), "final") == "+0.0000 ± 0.0000 (no spread)"
+    assert page.tested(result.of("vaal")[:1], result.of("random"), "final") == "+0.1000 (1 seed)"
 
 
 def test_variants_are_compared_with_the_strategy_before_the_comma(page, result):
     text = page.page({"made": result}, {})
     assert "### Variants of vaal" in text
-    (variant,) = (cells for cells in rows(text, "vaal, no VAE") if len(cells) == 5 and "±" in cells[0] + cells[2])
+    variant, *_ = (cells for cells in rows(text, "vaal, no VAE") if len(cells) == 5 and "±" in cells[0] + cells[2])
     assert variant[3].startswith("-0.2200 ± ")
     assert [group.labels for group in page.groups(result)] == [["random", "vaal"], ["vaal", "vaal, no VAE"]]
 
 
 def test_costs_are_those_of_cycles_that_asked(page, result):
-    assert rows(page.costs(result), "vaal") == [["2.000", "4.000", "1.000", "0.000", "5.000"]]
-    assert "Selecting the initial pool: 1.500 s." in page.costs(result)
+    text = page.costs("made", result)
+    assert rows(text, "vaal") == [["2.000", "4.000", "1.000", "0.000", "5.000"]]
+    assert "Selecting the initial pool: 1.500 s." in text
+    assert "(images/experiments-made-seconds.svg)" in text
 
 
 def test_logged_series_are_shown_from_the_first_and_the_last_query(page, result, tmp_path):
@@ -141,6 +158,52 @@ def test_logged_series_are_shown_from_the_first_and_the_last_query(page, result,
     text = page.logs(read_json(tmp_path / "made.json"))
     assert rows(text, "vaal") == [["`v.update.kl`", "2", "3"]]
     assert "random" not in text
+
+
+def test_a_series_that_begins_late_is_shown_from_where_it_does(page):
+    first, second, stopped = made("vaal", 0, [0.5] * 4), made("vaal", 1, [0.5] * 5), made("vaal", 2, [0.5])
+    del first.records[0].logs["v.update.kl"], second.records[3].logs["v.update.kl"]
+    for run in (first, second):
+        for record in run.records:
+            record.logs.update({name: values[:1] for name, values in record.logs.items()})
+    # first: 2 and 3 in cycles 1 and 2; second: 1 in cycle 0, 3 in cycle 2; the third asked for nothing
+    assert rows(page.logs(Result([first, second, stopped])), "vaal") == [["`v.update.kl`", "1.5", "3"]]
+
+
+def test_runs_of_one_strategy_that_end_apart_are_shown_with_their_labels(page):
+    runs = [made("random", seed, [0.5, 0.6, 0.7]) for seed in range(2)]
+    runs += [made("own", seed, [0.5, 0.6, 0.7, 0.8][: 3 + seed]) for seed in range(2)]
+    text = page.page({"made": Result(runs, INFO)}, {})
+    assert next(cells[-2] for cells in rows(text, "own")) == "200 to 250"
+    assert wording.THIN_LINES in text
+    assert "do not compare directly" in text
+    assert "labels paid for | seeds" not in page.page({"made": Result(runs[:2], INFO)}, {})
+
+
+def test_hundreds_of_cycles_make_no_longer_page(page):
+    short, long = (
+        page.page({"made": Result([made("vaal", s, [0.5] * n) for s in range(2)], INFO)}, {}) for n in (5, 500)
+    )
+    assert len(long.splitlines()) == len(short.splitlines())
+    drawn = page.figures({"made": Result([made("vaal", s, [0.5] * 500) for s in range(2)], INFO)})
+    assert max(map(len, drawn.values())) < 100_000
+
+
+def test_who_is_better_is_counted_in_each_group_and_over_all_experiments(page, result):
+    third = [made("coreset", seed, [0.5, 0.5, 0.9]) for seed in range(3)]
+    one = Result([*result.runs, *third], INFO)
+    text = page.page({"one": one}, {})
+    assert "Who is better, of 3 label counts:" in text
+    # random .5 .6 .71, vaal .5 .7 .82, coreset .5 .5 .9
+    assert rows(text, "1 random") == [["—", "0", "1", "1"]]
+    assert rows(text, "2 vaal") == [["2", "—", "1", "3"]]
+    assert rows(text, "3 coreset") == [["1", "1", "—", "2"]]
+    assert "over all experiments" not in text
+    other = Result(one.runs, INFO | {"config": INFO["config"] | {"budget": 200}})
+    both = page.page({"one": one, "other": other}, {}).split("## Who is better, over all experiments")[1]
+    assert "over the label counts of 2 settings" in both
+    assert rows(both, "2 vaal") == [["4", "—", "2", "6"]]
+    assert "no VAE" not in both
 
 
 def test_what_failed_is_said_and_has_no_part_in_the_means(page, result):
@@ -190,13 +253,15 @@ def test_a_figure_follows_the_color_scheme_and_has_its_legend(page, result):
     import xml.etree.ElementTree as ET
 
     drawn = page.figures({"made": result})
-    assert set(drawn) == {"experiments-made", "experiments-made-vaal"}
+    assert set(drawn) == {"experiments-made", "experiments-made-vaal", "experiments-made-seconds"}
     for svg in drawn.values():
         ET.fromstring(svg)
         assert "prefers-color-scheme: dark" in svg
         assert "#36363d" not in svg
     assert ">vaal, no VAE</text>" in drawn["experiments-made-vaal"]
     assert ">random</text>" not in drawn["experiments-made-vaal"]
+    # fit 2, update 4, score 1
+    assert "vaal, no VAE between 7.000 and 7.000 seconds" in drawn["experiments-made-seconds"]
 
 
 def test_the_page_of_this_checkout_is_made_from_its_results(page):

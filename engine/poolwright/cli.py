@@ -165,6 +165,17 @@ def report(
         Path | None,
         typer.Option(help="Keep the figures of one folder in this JSON file, without the ids.", show_default=False),
     ] = None,
+    metrics: Annotated[
+        bool,
+        typer.Option("--metrics", help="Show mean and maximum of every metric and of the budget, in percent, too."),
+    ] = False,
+    penalties: Annotated[
+        bool,
+        typer.Option(
+            "--penalties",
+            help="Show only who is better at how many budgets, pair by pair; the data sets may differ.",
+        ),
+    ] = False,
 ) -> None:
     """Show the table of one or more runs, finished or not, and write their report.html."""
     from . import report as reports
@@ -173,11 +184,21 @@ def report(
 
     if json is not None and len(folders) > 1:
         raise ConfigError("--json keeps the figures of one folder: give one, and report on the files together later")
-    result = reports.merge([reports.read_json(f) if f.suffix == ".json" else load_result(f) for f in folders])
+    if penalties and (out or json or metrics):
+        raise ConfigError(
+            "--penalties only shows the matrix: leave out --out, --json and --metrics, or ask for them apart"
+        )
+    results = [reports.read_json(f) if f.suffix == ".json" else load_result(f) for f in folders]
+    if penalties:
+        console.print(reports.penalties_table(results))
+        return
+    result = reports.merge(results)
     if json is not None:
         reports.write_json(result, json)
     beside = folders[0].with_suffix(".html") if folders[0].suffix == ".json" else folders[0] / "report.html"
     page = _show(result, out or beside)
+    if metrics:
+        console.print(reports.metrics_table(result))
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
 
 

@@ -51,6 +51,31 @@ def test_report_shows_a_run_again_and_merges_others(poolwright, tmp_path):
     assert "random" in page
 
 
+def test_report_shows_metrics_and_who_is_better_where_it_is_asked(poolwright, tmp_path):
+    run = ["--strategy", "random", "--strategy", "margin", "--strategy", "entropy", "--out", tmp_path / "a", *SMALL]
+    assert poolwright("run", *run).status == 0
+    assert "precision" not in poolwright("report", tmp_path / "a").out
+    outcome = poolwright("report", tmp_path / "a", "--metrics")
+    assert outcome.status == 0
+    heads = next(line.split() for line in outcome.out.splitlines() if "precision" in line)
+    assert heads == ["strategy", "precision", "accuracy", "recall", "F1", "budget"]
+    result = load_result(tmp_path / "a")
+    budget = 100 * 90 / result.info["samples"]["pool"]
+    assert f"{100 * result.runs[0].final:.2f}" in outcome.out
+    assert f"{budget:.2f}" in outcome.out
+    assert poolwright("report", tmp_path / "a", "--json", tmp_path / "b.json").status == 0
+    (tmp_path / "a" / "report.html").unlink()
+
+    matrix = poolwright("report", tmp_path / "a", tmp_path / "b.json", "--penalties")
+    assert matrix.status == 0, matrix.err
+    assert "of 3 budgets" in matrix.out
+    assert "random [b]" in matrix.out
+    assert not (tmp_path / "a" / "report.html").exists()
+    refused = poolwright("report", tmp_path / "a", "--penalties", "--metrics")
+    assert refused.status == 2
+    assert "--penalties only shows the matrix" in refused.err
+
+
 def test_the_figures_of_a_run_are_kept_in_a_file_and_reported_on_again(poolwright, tmp_path):
     for name in ("entropy", "random"):
         assert poolwright("run", "--strategy", name, "--out", tmp_path / name, *SMALL).status == 0

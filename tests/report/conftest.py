@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from poolwright.results import Result, RunResult
 from poolwright.state import CycleRecord
@@ -31,6 +33,7 @@ def make_run(
     values: Sequence[float],
     *,
     labels: Sequence[int] | None = None,
+    batches: Sequence[int] | None = None,
     query: float = 0.01,
     headline: str = "accuracy",
     logs: dict[str, list[float]] | None = None,
@@ -38,7 +41,10 @@ def make_run(
     complete: bool = True,
     error: str = "",
 ) -> RunResult:
-    """Return a run whose test metric takes ``values``, one a cycle; precision lies 0.1 and F1 0.2 below."""
+    """Return a run whose test metric takes ``values``, one a cycle; precision lies 0.1 and F1 0.2 below.
+
+    A query selects one sample, or as many as ``batches`` says.
+    """
     paid = labels or [50 + 25 * cycle for cycle in range(len(values))]
     records = [
         CycleRecord(
@@ -49,11 +55,12 @@ def make_run(
             position=paid[cycle],
             validation={headline: value - 0.3},
             test={headline: value, "precision": value - 0.1, "f1": value - 0.2},
-            selected=[] if cycle == len(values) - 1 else [cycle],
+            selected=[] if cycle == len(values) - 1 else [cycle] * (batches[cycle] if batches else 1),
             truth=truth,
             seconds={
                 "fit": 0.5,
                 "evaluate": 0.125,
+                "report": 64.0,
                 "update": query / 4,
                 "score": query / 4,
                 "select": query / 2,
@@ -69,6 +76,18 @@ def make_run(
 def run() -> Callable[..., RunResult]:
     """Give :func:`make_run`."""
     return make_run
+
+
+@pytest.fixture
+def shown() -> Callable[..., str]:
+    """Give a function that returns what the terminal shows of something, 100 columns wide."""
+
+    def text(what: Any) -> str:
+        console = Console(file=io.StringIO(), width=100)
+        console.print(what)
+        return console.file.getvalue()
+
+    return text
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from poolwright.errors import StoreError
 from poolwright.report import figures, summarize, wording, write_html
 from poolwright.report.details import details, logged_series
 from poolwright.report.html import plain, render
+from poolwright.report.statistics import mean_curve
 from poolwright.results import Result, RunResult
 
 VOID = {"meta", "br", "link", "img", "path", "use", "rect"}
@@ -115,6 +116,35 @@ def test_figures_have_alt_text_and_follow_the_color_scheme(page):
     assert "var(--series-1)" in drawn
     assert not re.findall(r"#[0-9a-f]{6}\b", drawn)
     assert "prefers-color-scheme: dark" in source
+
+
+def test_the_time_of_a_cycle_is_drawn_over_the_labels(page):
+    alts = [value for name, value in page[2].attributes if name == "aria-label"]
+    (alt,) = [alt for alt in alts if "Time of a cycle over labels paid for" in alt]
+    # fit 0.5, evaluation 0.125, and a query of 0.01 or 0.5
+    assert "random between 0.635 and 0.635 seconds" in alt
+    assert "margin between 1.125 and 1.125 seconds" in alt
+    assert "late (not finished)" in page[2].text
+
+
+def test_seeds_that_end_at_other_label_counts_are_drawn_one_by_one(run):
+    runs = [run("a", seed, [0.5, 0.6, 0.7], labels=[50, 60, 80 + 10 * seed]) for seed in range(3)]
+    source = render(Result(runs))
+    assert source.count(wording.THIN_LINES) == 1, "the curves end apart, the last queries begin together"
+    assert wording.THIN_LINES not in render(Result([run("a", seed, [0.5, 0.6, 0.7]) for seed in range(3)]))
+    thin = figures.learning_curves({0: mean_curve([one.curve() for one in runs])}, "accuracy", "thin")
+    assert thin.count("stroke-opacity: 0.45") == 3
+
+
+def test_hundreds_of_cycles_and_dozens_of_seeds_leave_a_page_that_loads(run):
+    runs = [
+        run("sral", s, [0.5 + c / 1200 for c in range(500)], labels=[50 + c + s for c in range(500)], logs={"x": [1.0]})
+        for s in range(20)
+    ]
+    source = render(Result(runs))
+    assert len(source) < 1_500_000
+    longest = max(len(re.findall(r"[ML] ", path)) for path in re.findall(r' d="([^"]*)"', source))
+    assert figures.MAX_POINTS // 2 <= longest <= 2 * figures.MAX_POINTS + 2, "a band has two edges"
 
 
 def test_ids_are_unique(page):

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import ttest_rel
 
 from poolwright.report import Estimate, summarize
-from poolwright.report.statistics import best, compare, estimate, mean_curve, phase_seconds
+from poolwright.report.details import mean_curves, mean_cycle_seconds
+from poolwright.report.statistics import best, compare, cycle_seconds, estimate, mean_curve, phase_seconds
 from poolwright.results import Result, RunResult
 
 
@@ -47,6 +48,57 @@ def test_a_curve_is_not_extrapolated_beyond_the_shortest():
     curve = mean_curve([([0, 10, 20, 30], [0.0, 1.0, 2.0, 3.0]), ([0, 10], [0.0, 3.0])])
     assert curve is not None
     assert curve.labels == [0, 10]
+    assert curve.runs == [([0, 10, 20, 30], [0.0, 1.0, 2.0, 3.0]), ([0, 10], [0.0, 3.0])], "nothing is hidden"
+
+
+def test_a_run_that_stopped_at_once_leaves_the_others_to_be_seen(run):
+    runs = [run("a", 0, [0.5, 0.6, 0.8], labels=[50, 60, 90]), run("a", 1, [0.4], labels=[50])]
+    curve, finished = mean_curves(Result(runs))[0]
+    assert finished
+    assert (curve.labels, curve.mean) == ([50], [pytest.approx(0.45)])
+    assert curve.runs[0] == ([50, 60, 90], [0.5, 0.6, 0.8])
+
+
+def test_seeds_between_the_same_label_counts_need_no_line_each():
+    curve = mean_curve([([0, 10, 20], [0.0, 1.0, 2.0]), ([0, 5, 20], [0.0, 4.0, 2.0])])
+    assert curve is not None
+    assert curve.runs == []
+    # seed 0 by interpolation: .5 at 5; seed 1: 4 - 2 * 5 / 15 at 10
+    assert curve.mean == pytest.approx([0.0, (0.5 + 4.0) / 2, (1.0 + 4 - 10 / 15) / 2, 2.0])
+
+
+def test_unequal_batches_weigh_in_the_area_by_their_size(run):
+    # trapezoids over 10, 20 and 70 labels: 10 * .55 + 20 * .65 + 70 * .75 = 71, over a span of 100
+    item = summarize(Result([run("a", 0, [0.5, 0.6, 0.7, 0.8], labels=[50, 60, 80, 150])]))[0]
+    assert item.aubc == Estimate(pytest.approx(0.71), None, 1)
+    # a batch that was paid for before moves the curve and adds no area
+    again = summarize(Result([run("a", 0, [0.5, 0.6, 0.9, 0.8], labels=[50, 150, 150, 250])]))[0]
+    assert again.aubc == Estimate(pytest.approx((0.55 + 0.85) / 2), None, 1)
+
+
+def test_the_seconds_of_a_cycle_are_all_but_the_test_evaluation_at_the_labels_it_began_with(run):
+    labels, seconds = cycle_seconds(run("a", 0, [0.5, 0.6, 0.7], labels=[50, 60, 90], query=0.25))
+    assert labels == [50, 60], "the last cycle asks for nothing"
+    assert seconds == pytest.approx([0.5 + 0.125 + 0.25] * 2)
+
+
+def test_cycles_that_began_with_the_same_labels_are_one_point(run):
+    asked = run("a", 0, [0.5, 0.6, 0.7, 0.8], labels=[50, 60, 60, 90], query=0.25)
+    asked.records[2].seconds["fit"] = 1.5
+    assert cycle_seconds(asked) == ([50, 60], pytest.approx([0.875, (0.875 + 1.875) / 2]))
+
+
+def test_seconds_of_seeds_with_other_batches_are_interpolated(run):
+    runs = [
+        run("a", 0, [0.5, 0.6, 0.7, 0.8], labels=[50, 60, 90, 99]),
+        run("a", 1, [0.5, 0.6, 0.7], labels=[50, 90, 99]),
+    ]
+    runs[1].records[1].seconds["fit"] = 0.9
+    curve, finished = mean_cycle_seconds(Result([*runs, run("b", 0, [0.5])]))[0]
+    assert finished
+    assert curve.labels == [50, 60, 90]
+    assert curve.mean == pytest.approx([0.635, 0.635 + 0.1 / 2, 0.635 + 0.4 / 2])
+    assert set(mean_cycle_seconds(Result([*runs, run("b", 0, [0.5])]))) == {0}, "b asked for nothing"
 
 
 def test_curves_without_a_common_span_or_points_have_no_mean():

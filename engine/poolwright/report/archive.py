@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
+from .distributions import outcomes
 
 if TYPE_CHECKING:
     from ..results import Result, RunResult
@@ -25,7 +26,11 @@ DIGITS = 6
 
 
 def write_json(result: Result, path: Path | str) -> Path:
-    """Write configuration, machine, versions, and for each run the figures of every cycle.
+    """Write configuration, machine, versions, for each run the figures of every cycle, and where strategies ended.
+
+    The last is ``outcomes``: for each strategy with runs that count their number, and mean and maximum of every test
+    metric and of the budget in percent (:func:`poolwright.report.outcomes`). It is made from the rounded figures of the
+    file, and made anew from them, not read, by :func:`read_json`.
 
     Of the ids their number is kept, of each series that a plugin logged the mean of each cycle. Absolute paths of the
     configuration lose all but their last part: they say nothing elsewhere.
@@ -49,7 +54,8 @@ def write_json(result: Result, path: Path | str) -> Path:
     info = {**result.info, "config": _without_folders(result.info.get("config", {}))}
     if "initial_pools" in info:
         info["initial_pools"] = [_brief(pool) for pool in info["initial_pools"]]
-    text = f'{{"format": {FORMAT},\n"info": {_dumped(info)},\n"runs": [\n{runs}\n]}}\n'
+    ends = ",\n".join(_dumped(end) for end in _outcomes(json.loads(f"[{runs}]"), info))
+    text = f'{{"format": {FORMAT},\n"info": {_dumped(info)},\n"runs": [\n{runs}\n],\n"outcomes": [\n{ends}\n]}}\n'
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text.encode())
@@ -97,6 +103,20 @@ def _run(run: RunResult) -> dict[str, Any]:
         "error": run.error,
         "cycles": [_brief(record.as_dict()) for record in run.records],
     }
+
+
+def _outcomes(runs: list[dict[str, Any]], info: dict[str, Any]) -> list[dict[str, Any]]:
+    from ..results import Result
+
+    return [
+        {
+            "strategy": item.label,
+            "runs": item.runs,
+            "mean_percent": {name: item.mean(name) for name in item.values},
+            "max_percent": {name: item.most(name) for name in item.values},
+        }
+        for item in outcomes(Result([_read_run(run) for run in runs], info))
+    ]
 
 
 def _brief(plain: Mapping[str, Any]) -> dict[str, Any]:

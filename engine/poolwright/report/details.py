@@ -12,6 +12,7 @@ from .statistics import (
     Estimate,
     MeanCurve,
     StrategySummary,
+    cycle_seconds,
     estimate,
     is_measured,
     mean,
@@ -151,6 +152,20 @@ def mean_query_times(result: Result) -> dict[int, dict[int, float]]:
         if gathered:
             places[place] = {cycle: sum(values) / len(values) for cycle, values in sorted(gathered.items())}
     return places
+
+
+def mean_cycle_seconds(result: Result) -> dict[int, tuple[MeanCurve, bool]]:
+    """Return place of the strategy -> (mean seconds of a cycle over labels paid for, whether the runs are finished).
+
+    A strategy that never asked for labels is left out; one of which no run counts shows what its interrupted runs have.
+    """
+    curves = {}
+    for place, label in enumerate(result.strategies):
+        counted = measured(result.of(label))
+        curve = mean_curve([cycle_seconds(run) for run in counted or result.of(label)])
+        if curve is not None:
+            curves[place] = curve, bool(counted)
+    return curves
 
 
 def legend(result: Result, finished: Mapping[int, bool]) -> list[tuple[int, str]]:

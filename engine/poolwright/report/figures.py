@@ -13,9 +13,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from .distributions import Histogram
 from .statistics import MeanCurve
 
 SERIES = (
@@ -55,8 +56,10 @@ def learning_curves(curves: Mapping[int, MeanCurve], metric: str, alt: str) -> s
         What the figure shows, for those who cannot see it.
     """
     with _drawing("learning", (6.6, 4.1), alt) as drawing:
-        for place, curve in curves.items():
+        for place, whole in curves.items():
             color = SERIES[place % len(SERIES)][0]
+            curve = _shortened(whole)
+            _draw_runs(drawing.axes, curve, color)
             if curve.half_width is not None:
                 band = list(zip(curve.mean, curve.half_width, strict=True))
                 low, high = [m - h for m, h in band], [m + h for m, h in band]
@@ -65,9 +68,22 @@ def learning_curves(curves: Mapping[int, MeanCurve], metric: str, alt: str) -> s
                 else:
                     drawing.axes.fill_between(curve.labels, low, high, color=color, alpha=0.16, linewidth=0)
             drawing.axes.plot(curve.labels, curve.mean, markevery=_every(len(curve.labels)), **_style(place))
-        _fit_to_means(drawing.axes, curves.values())
+        _fit_to_lines(drawing.axes, curves.values())
         drawing.axes.set_xlabel("labels paid for (samples)")
         drawing.axes.set_ylabel(f"{metric} on test data")
+    return drawing.svg
+
+
+def cycle_seconds(curves: Mapping[int, MeanCurve], alt: str) -> str:
+    """Draw mean seconds of a cycle over labels paid for; ``curves`` is place of the strategy -> curve."""
+    with _drawing("seconds", (6.6, 3.4), alt) as drawing:
+        for place, whole in curves.items():
+            curve = _shortened(whole)
+            _draw_runs(drawing.axes, curve, SERIES[place % len(SERIES)][0])
+            drawing.axes.plot(curve.labels, curve.mean, markevery=_every(len(curve.labels)), **_style(place))
+        _time_axis(drawing.axes, [value for curve in curves.values() for value in curve.mean])
+        drawing.axes.set_xlabel("labels paid for (samples)")
+        drawing.axes.set_ylabel("time of a cycle (seconds)")
     return drawing.svg
 
 
@@ -78,12 +94,7 @@ def query_times(times: Mapping[int, Mapping[int, float]], alt: str) -> str:
             cycles = sorted(by_cycle)
             values = [by_cycle[cycle] for cycle in cycles]
             drawing.axes.plot(cycles, values, markevery=_every(len(cycles)), **_style(place))
-        everything = [value for by_cycle in times.values() for value in by_cycle.values()]
-        if min(everything) > 0 and max(everything) > 30 * min(everything):
-            drawing.axes.set_yscale("log")
-            drawing.axes.yaxis.set_major_formatter("{x:g}")
-        else:
-            drawing.axes.set_ylim(bottom=0)
+        _time_axis(drawing.axes, [value for by_cycle in times.values() for value in by_cycle.values()])
         _whole_cycles(drawing.axes)
         drawing.axes.set_xlabel("cycle")
         drawing.axes.set_ylabel("query time (seconds)")
@@ -92,9 +103,10 @@ def query_times(times: Mapping[int, Mapping[int, float]], alt: str) -> str:
 
 def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str, across: str = "cycle") -> str:
     """Draw one logged quantity, small: a thin line of (cycle, value) for each seed; ``across`` names the cycle."""
+    most = max(MAX_POINTS // 8, MAX_POINTS * 5 // max(len(series), 5))
     with _drawing(alt, (3.3, 2.2), alt) as drawing:
         for place, points in enumerate(series):
-            shown = thinned([(x, y) for x, y in points if math.isfinite(y)])
+            shown = thinned([(x, y) for x, y in points if math.isfinite(y)], most)
             style = _style(place) | {"linewidth": 1.1, "marker": "." if len(shown) < 30 else ""}
             drawing.axes.plot([x for x, _ in shown], [y for _, y in shown], **style)
         drawing.axes.locator_params(axis="y", nbins=5)
@@ -103,9 +115,51 @@ def logged(series: Sequence[Sequence[tuple[float, float]]], alt: str, across: st
     return drawing.svg
 
 
-def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return at most :data:`MAX_POINTS` points: means of blocks of neighbors where there are more."""
-    size = math.ceil(len(points) / MAX_POINTS)
+def histogram(
+    shown: Histogram,
+    place: int,
+    alt: str,
+    *,
+    across: str = "",
+    counted: str = "runs",
+    inches: tuple[float, float] = (2.5, 1.9),
+) -> str:
+    """Draw a histogram, small: bars, a mark for each value where they are few, and the density curve.
+
+    Parameters
+    ----------
+    shown : Histogram
+    place : int
+        Of the strategy: its color.
+    alt : str
+        What the figure shows, for those who cannot see it; other figures of the page have another.
+    across, counted : str
+        Names of the horizontal axis, and of what is counted.
+    inches : (float, float)
+    """
+    color = SERIES[place % len(SERIES)][0]
+    with _drawing(alt, inches, alt) as drawing:
+        width = shown.edges[1] - shown.edges[0]
+        left = [edge for edge, count in zip(shown.edges, shown.counts, strict=False) if count]
+        heights = [count for count in shown.counts if count]
+        drawing.axes.bar(left, heights, width, align="edge", color=color, alpha=0.45, linewidth=0)
+        if shown.density is None:
+            drawing.axes.plot(shown.values, [0] * len(shown.values), "|", color=color, markersize=12, clip_on=False)
+        else:
+            x, y = zip(*shown.density, strict=True)
+            drawing.axes.plot(x, y, color=color, linewidth=1.8)
+        drawing.axes.set_xlim(shown.edges[0], shown.edges[-1])
+        drawing.axes.set_ylim(bottom=0)
+        drawing.axes.locator_params(axis="x", nbins=5)
+        _whole(drawing.axes.yaxis, 5)
+        drawing.axes.set_xlabel(across)
+        drawing.axes.set_ylabel(counted)
+    return drawing.svg
+
+
+def thinned(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> list[tuple[float, float]]:
+    """Return at most ``most`` points: means of blocks of neighbors where there are more."""
+    size = math.ceil(len(points) / most)
     if size <= 1:
         return list(points)
     blocks = [points[start : start + size] for start in range(0, len(points), size)]
@@ -184,14 +238,54 @@ def _every(n: int) -> int:
 
 
 def _whole_cycles(axes: Any) -> None:
+    _whole(axes.xaxis, 8)
+
+
+def _whole(axis: Any, most: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+    axis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
 
 
-def _fit_to_means(axes: Any, curves: Iterable[MeanCurve]) -> None:
-    """Scale to the means: bands of two seeds can be many times as high, and would flatten every curve."""
-    values = [value for curve in curves for value in curve.mean]
+def _time_axis(axes: Any, seconds: Sequence[float]) -> None:
+    """Scale to seconds: by their logarithm where they differ by more than a factor of 30."""
+    if min(seconds) > 0 and max(seconds) > 30 * min(seconds):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=0)
+
+
+def _shortened(curve: MeanCurve) -> MeanCurve:
+    """Return a curve with at most :data:`MAX_POINTS` of its points, evenly chosen, its ends among them."""
+    n = len(curve.labels)
+    if n <= MAX_POINTS:
+        return curve
+    kept = [round(place * (n - 1) / (MAX_POINTS - 1)) for place in range(MAX_POINTS)]
+    half_width = None if curve.half_width is None else [curve.half_width[k] for k in kept]
+    return replace(
+        curve, labels=[curve.labels[k] for k in kept], mean=[curve.mean[k] for k in kept], half_width=half_width
+    )
+
+
+def _draw_runs(axes: Any, curve: MeanCurve, color: str) -> None:
+    """Draw each seed thinly, where the mean leaves a part of them out."""
+    style = {
+        "color": color,
+        "linewidth": 0.8,
+        "alpha": min(0.45, max(0.15, 4 / max(len(curve.runs), 1))),
+        "zorder": 1.5,
+    }
+    for labels, values in curve.runs:
+        shown = thinned(list(zip(labels, values, strict=True)), MAX_POINTS // 4)
+        marker = "." if len(shown) == 1 else ""
+        axes.plot([x for x, _ in shown], [y for _, y in shown], marker=marker, **style)
+
+
+def _fit_to_lines(axes: Any, curves: Iterable[MeanCurve]) -> None:
+    """Scale to the lines: bands of two seeds can be many times as high, and would flatten every curve."""
+    lines = [line for curve in curves for line in (curve.mean, *(values for _, values in curve.runs))]
+    values = [value for line in lines for value in line]
     low, high = min(values), max(values)
     margin = 0.12 * (high - low) or 0.05
     axes.set_ylim(low - margin, high + margin)

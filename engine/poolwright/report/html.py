@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from .._version import __version__
 from ..errors import StoreError
 from . import wording
-from .details import StrategyDetails, details, legend, mean_curves, mean_query_times
-from .merging import section, sources
+from .details import StrategyDetails, details, legend, mean_curves, mean_cycle_seconds, mean_query_times
+from .distributions import BUDGET, columns, differing_batches, histograms, outcomes
+from .merging import apart, section, sources
+from .pairwise import FEWEST, penalties
 from .statistics import QUERY_PHASES, MeanCurve, best, measured, query_phases, summarize
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ def render(result: Result) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8"))
     summaries = summarize(result)
+    ends = outcomes(result)
     return (
         template.render(
             title=_title(result),
@@ -74,6 +77,11 @@ def render(result: Result) -> str:
             tested=any(item.versus_baseline is not None for item in summaries),
             notes=wording.notes(summaries),
             figures=_figures(result),
+            outcomes=ends,
+            outcome_columns=columns(ends),
+            outcomes_said=wording.outcomes(columns(ends)),
+            spread=_spread(result),
+            penalties=_penalties(result),
             query=_query_table(result),
             query_phases=QUERY_PHASES,
             strategies=[_rendered(details(result, item), result.of(item.label)) for item in summaries],
@@ -167,7 +175,7 @@ def _figures(result: Result) -> list[dict[str, Any]]:
                 "svg": figures.learning_curves(drawn, metric, _curves_alt(labels, drawn, metric)),
                 "legend": _swatches("learning", legend(result, {place: whole for place, (_, whole) in curves.items()})),
                 "caption": "Lines: mean over seeds. Bands: 95 % interval (Student's t), where there are two "
-                "seeds or more; a band may leave the frame, which is fitted to the means.",
+                f"seeds or more; a band may leave the frame, which is fitted to the lines.{_thin(drawn)}",
             }
         )
     times = mean_query_times(result)
@@ -182,7 +190,70 @@ def _figures(result: Result) -> list[dict[str, Any]]:
                 "score and select. Fitting the learner is not part of it.",
             }
         )
+    if seconds := mean_cycle_seconds(result):
+        drawn = {place: curve for place, (curve, _) in seconds.items()}
+        labels = {place: result.strategies[place] for place in seconds}
+        entries = legend(result, {place: whole for place, (_, whole) in seconds.items()})
+        shown.append(
+            {
+                "title": "Time of a cycle",
+                "svg": figures.cycle_seconds(drawn, seconds_alt(labels, drawn)),
+                "legend": _swatches("seconds", entries),
+                "caption": "Mean over seeds of the seconds from the fit to the ids, at the labels that a cycle began "
+                f"with: everything but the evaluation on test data.{_thin(drawn)}",
+            }
+        )
     return [entry | {"svg": _safe(entry["svg"])} for entry in shown]
+
+
+def _thin(curves: dict[int, MeanCurve]) -> str:
+    """Return what thin lines are, where there are some."""
+    if not any(curve.runs for curve in curves.values()):
+        return ""
+    return f" {wording.THIN_LINES}"
+
+
+def _spread(result: Result) -> dict[str, Any] | None:
+    """Return histograms of batch sizes and of where runs ended; None where no batches differ within a run."""
+    from . import figures
+
+    batches = differing_batches(result)
+    if not batches:
+        return None
+    place = {label: number for number, label in enumerate(result.strategies)}
+    sizes = []
+    for label, shown in zip(batches, histograms(list(batches.values()), whole=True), strict=True):
+        alt = f"Sizes of {len(shown.values)} batches of {label}, from {min(shown.values):g} to {max(shown.values):g}"
+        svg = figures.histogram(
+            shown, place[label], alt, across="samples in a batch", counted="batches", inches=(3.3, 2.2)
+        )
+        sizes.append((f"{label}: {len(shown.values)} batches", _safe(svg)))
+    several = [item for item in outcomes(result) if item.runs > 1]
+    plots: dict[str, list[Any]] = {item.label: [] for item in several}
+    for name in columns(several):
+        having = [item for item in several if item.values.get(name)]
+        title = wording.metric_name(name)
+        across = "% of what could be chosen" if name == BUDGET else "% on test data"
+        for item, shown in zip(having, histograms([item.values[name] for item in having]), strict=True):
+            low, high = min(shown.values), max(shown.values)
+            alt = f"{title} at the end of {len(shown.values)} runs of {item.label}, from {low:.2f} % to {high:.2f} %"
+            svg = figures.histogram(shown, place[item.label], alt, across=across)
+            plots[item.label].append((title, _safe(svg)))
+    return {"batches": sizes, "metrics": [(item.label, item.runs, plots[item.label]) for item in several]}
+
+
+def _penalties(result: Result) -> dict[str, Any] | None:
+    """Return rows of the penalty matrix as (label, cells of (text, share of the budgets won), sum), and what to say."""
+    matrix = penalties(apart(result))
+    if len(matrix.labels) < FEWEST:
+        return None
+    numbers = range(len(matrix.labels))
+    rows = []
+    for row in numbers:
+        shares = [matrix.wins[row][column] / max(matrix.budgets[row][column], 1) for column in numbers]
+        cells = [(wording.wins(matrix, row, column), f"{45 * shares[column]:.0f}%") for column in numbers]
+        rows.append((matrix.labels[row], cells, sum(matrix.wins[row])))
+    return {"rows": rows, "said": wording.penalties(matrix), "left_out": matrix.left_out}
 
 
 def _query_table(result: Result) -> list[dict[str, Any]]:
@@ -250,3 +321,13 @@ def _times_alt(labels: dict[int, str], times: dict[int, dict[int, float]]) -> st
         for place, label in labels.items()
     ]
     return "Query time over cycles. " + "; ".join(lines) + "."
+
+
+def seconds_alt(labels: dict[int, str], curves: dict[int, MeanCurve]) -> str:
+    """Return what the figure of the seconds of a cycle shows, in words."""
+    lines = [
+        f"{label} between {wording.seconds(min(curves[place].mean))} and "
+        f"{wording.seconds(max(curves[place].mean))} seconds"
+        for place, label in labels.items()
+    ]
+    return "Time of a cycle over labels paid for. " + "; ".join(lines) + "."

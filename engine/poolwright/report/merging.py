@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ..results import Result
 
 SOURCES = "sources"
-"""Key of a merged result's ``info``: a list of {"name": ..., **info of one result}."""
+"""Key of a merged result's ``info``: a list of {"name": ..., "labels": ..., **info of one result}."""
+
+LABELS = "labels"
+"""Key of a source: label in the merged result -> label in the one that it comes from."""
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -31,7 +34,8 @@ def merge(results: Sequence[Result]) -> Result:
     Returns
     -------
     Result
-        Its ``info`` is ``{"sources": [{"name": folder's name, **info}, ...]}``; see :func:`sources`.
+        Its ``info`` is ``{"sources": [{"name": folder's name, "labels": {...}, **info}, ...]}``; see :func:`sources`
+        and :func:`apart`.
 
     Raises
     ------
@@ -44,16 +48,39 @@ def merge(results: Sequence[Result]) -> Result:
         raise ConfigError("there is no result to report on: name at least one folder that `poolwright run` wrote")
     if len(results) == 1:
         return results[0]
-    names = _names([result.folder for result in results])
-    _require_one("headline metric", [(name, _metric(result)) for name, result in zip(names, results, strict=True)])
-    _require_one("data set", [(name, _dataset(result)) for name, result in zip(names, results, strict=True)])
+    called = names([result.folder for result in results])
+    _require_one("headline metric", [(name, _metric(result)) for name, result in zip(called, results, strict=True)])
+    _require_one("data set", [(name, _dataset(result)) for name, result in zip(called, results, strict=True)])
     owners = Counter(label for result in results for label in result.strategies)
-    runs = [
-        replace(run, strategy=f"{run.strategy} [{name}]") if owners[run.strategy] > 1 else run
-        for name, result in zip(names, results, strict=True)
-        for run in result.runs
-    ]
-    return Result(runs, {SOURCES: [{"name": n, **r.info} for n, r in zip(names, results, strict=True)]})
+    runs, parts = [], []
+    for name, result in zip(called, results, strict=True):
+        shown = {old: f"{old} [{name}]" if owners[old] > 1 else old for old in result.strategies}
+        runs += [replace(run, strategy=shown[run.strategy]) for run in result.runs]
+        parts.append({"name": name, **result.info, LABELS: {new: old for old, new in shown.items()}})
+    return Result(runs, {SOURCES: parts})
+
+
+def apart(result: Result) -> list[Result]:
+    """Return the results that :func:`merge` put into one, with their labels as they were; itself if it is none.
+
+    Its ``folder`` is the name that :func:`merge` gave it.
+    """
+    from ..results import Result
+
+    if SOURCES not in result.info:
+        return [result]
+    parts = []
+    for info in result.info[SOURCES]:
+        labels = info[LABELS]
+        runs = [replace(run, strategy=labels[run.strategy]) for run in result.runs if run.strategy in labels]
+        parts.append(Result(runs, info, Path(info["name"])))
+    return parts
+
+
+def source_of(result: Result, label: str) -> dict[str, Any]:
+    """Return the ``info`` that the runs of a strategy came with."""
+    found = (info for _, info in sources(result) if label in info.get(LABELS, ()))
+    return next(found, result.info)
 
 
 def sources(result: Result) -> list[tuple[str, dict[str, Any]]]:
@@ -69,7 +96,7 @@ def section(info: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _names(folders: Sequence[Path | None]) -> list[str]:
+def names(folders: Sequence[Path | None]) -> list[str]:
     """Return the shortest tails of the folders' paths that tell them apart."""
     known = [folder.resolve() for folder in folders if folder is not None]
     twice = [str(folder) for folder, count in Counter(known).items() if count > 1]

@@ -37,12 +37,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired t-test of AUBC against the baseline, over the seeds that both have.
+    """A paired t-test of AUBC, or of another figure of a run, against a reference, over the seeds that both have.
 
     Attributes
     ----------
     difference : float
-        Mean AUBC above the baseline.
+        Mean above the reference.
     p : float or None
         Two-sided; None where the difference is the same for every seed: there is no spread to test with.
     seeds : int
@@ -66,12 +66,16 @@ class MeanCurve:
     half_width : list of float or None
         Of the 95 % Student-t interval at each point; None for one seed.
     seeds : int
+    runs : list of (list of float, list of float)
+        Labels and values of each seed where they begin or end at different label counts, so that ``mean`` leaves a part
+        of them out; else empty.
     """
 
     labels: list[float]
     mean: list[float]
     half_width: list[float] | None
     seeds: int
+    runs: list[tuple[list[float], list[float]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def _quantile(n: int) -> float:
 def mean_curve(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> MeanCurve | None:
     """Bring curves to a common grid by linear interpolation, and average them.
 
-    Batches may differ between seeds. Nothing is extrapolated: the grid ends where the shortest curve does.
+    Batches may differ between seeds. Nothing is extrapolated: the grid ends where the shortest curve does, and
+    ``runs`` of what is returned shows the others beyond it.
 
     Parameters
     ----------
@@ -180,15 +185,17 @@ def mean_curve(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Mea
     if len(points) > 1:
         deviation = values.std(axis=0, ddof=1)
         half_width = (_quantile(len(points)) * deviation / math.sqrt(len(points))).tolist()
-    return MeanCurve([float(label) for label in grid], values.mean(axis=0).tolist(), half_width, len(points))
+    spans = {(min(curve), max(curve)) for curve in points}
+    each = [([float(label) for label in curve], list(curve.values())) for curve in points] if len(spans) > 1 else []
+    return MeanCurve([float(label) for label in grid], values.mean(axis=0).tolist(), half_width, len(points), each)
 
 
-def compare(aubc: dict[int, float], baseline: dict[int, float]) -> Comparison | None:
-    """Return the paired t-test of AUBC by seed; None with fewer than two common seeds."""
-    common = sorted(aubc.keys() & baseline.keys())
+def compare(values: dict[int, float], reference: dict[int, float]) -> Comparison | None:
+    """Return the paired t-test of a figure by seed, such as AUBC; None with fewer than two common seeds."""
+    common = sorted(values.keys() & reference.keys())
     if len(common) < 2:
         return None
-    differences = [aubc[seed] - baseline[seed] for seed in common]
+    differences = [values[seed] - reference[seed] for seed in common]
     center = math.fsum(differences) / len(differences)
     if all(math.isclose(value, center, rel_tol=1e-9, abs_tol=1e-12) for value in differences):
         return Comparison(center, None, len(common))
@@ -216,6 +223,21 @@ def measured(runs: Iterable[RunResult]) -> list[RunResult]:
 def query_times(run: RunResult) -> dict[int, float]:
     """Return cycle -> seconds of its query, for the cycles that asked for labels."""
     return {record.index: record.query_seconds for record in run.records if record.selected}
+
+
+def cycle_seconds(run: RunResult) -> tuple[list[int], list[float]]:
+    """Return labels paid for and seconds of the cycles that asked for labels: one point a label count.
+
+    A cycle is everything from the learner's fit to the ids; the evaluation on test data is left out, since labeling
+    needs none. Where several cycles began with the same labels, as after a batch that was paid for before, their mean
+    is taken.
+    """
+    gathered: dict[int, list[float]] = {}
+    for record in run.records:
+        if record.selected:
+            seconds = math.fsum(value for phase, value in record.seconds.items() if phase != "report")
+            gathered.setdefault(record.paid, []).append(seconds)
+    return list(gathered), [math.fsum(values) / len(values) for values in gathered.values()]
 
 
 QUERY_PHASES = ("reward", "update", "score", "select")

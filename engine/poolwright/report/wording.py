@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .statistics import Comparison, Estimate, StrategySummary
+
+if TYPE_CHECKING:
+    from .pairwise import Penalties
 
 NOTHING = "—"
 """Shown where there is no value."""
@@ -13,7 +17,7 @@ UPPER_BOUND = "†"
 """Marks strategies that used hidden labels."""
 
 
-METRICS = {"miou": "mIoU"}
+METRICS = {"miou": "mIoU", "f1": "F1"}
 """Metrics whose name is written otherwise than it is spelled in code."""
 
 PHASES = {
@@ -26,6 +30,11 @@ PHASES = {
     "report": "evaluating it on test data",
 }
 """What happens in a phase, and the hook that does it; each hook with the predictions that it asked for."""
+
+
+def percent(value: float | None) -> str:
+    """Return percent with two decimals, without the sign."""
+    return NOTHING if value is None else f"{value:.2f}"
 
 
 def metric_name(name: str) -> str:
@@ -127,6 +136,47 @@ def notes(summaries: Sequence[StrategySummary], *, reasons: bool = True) -> list
     if any(item.aubc is not None and item.aubc.n == 1 for item in summaries):
         lines.append("One seed has no interval: nothing can be said about the spread.")
     return lines
+
+
+THIN_LINES = (
+    "Seeds that begin or end at different label counts are drawn thinly, one by one; "
+    "their mean, interpolated, ends where the first of them does."
+)
+
+
+def outcomes(names: Sequence[str]) -> str:
+    """Return how to read the table of the metrics ``names`` at the end of the runs."""
+    weighted = " Precision, recall and F1 are weighted by class frequency." if "f1" in names else ""
+    budget = (
+        " The budget is what was paid for, initial pool included, of the samples that could be chosen: the pool "
+        "without what [reserve] sets aside."
+    )
+    return (
+        "In percent, on test data at the end of a run: mean and maximum over the runs that count."
+        f"{weighted}{budget if 'budget' in names else ''}"
+    )
+
+
+def penalties(matrix: Penalties) -> str:
+    """Return how to read a penalty matrix."""
+    many = "" if matrix.equal is None else f" of {matrix.equal}"
+    over = "" if matrix.settings == 1 else f" of {matrix.settings} settings"
+    each = (
+        "" if matrix.equal is not None else " A cell says of how many, where pairs were compared at different numbers."
+    )
+    return (
+        f"At how many{many} budgets{over} (labels paid for) the strategy of the row is better than that of the column: "
+        f"its mean test metric over the seeds that both have is higher. A tie, as at a shared initial pool, counts for "
+        f"nobody; nothing says here whether a difference could be chance.{each}"
+    )
+
+
+def wins(matrix: Penalties, row: int, column: int) -> str:
+    """Return a cell of a penalty matrix."""
+    if row == column or not matrix.budgets[row][column]:
+        return NOTHING
+    many = "" if matrix.equal is not None else f" of {matrix.budgets[row][column]}"
+    return f"{matrix.wins[row][column]}{many}"
 
 
 def _of(some: Sequence[int], total: int) -> str:

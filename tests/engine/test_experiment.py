@@ -142,7 +142,7 @@ def test_reserves_may_be_the_same_for_all_seeds():
     from poolwright.experiment import Bench
 
     def drawn(**settings):
-        one = experiment([Random], reserve={"a": 0.1}, **settings)
+        one = experiment(Random, reserve={"a": 0.1}, **settings)
         bench = Bench(one, load(Blobs()), EMPTY, "cpu", lambda event: None)
         return [bench._reserves(seed)["a"].tolist() for seed in (0, 1)]
 

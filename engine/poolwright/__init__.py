@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .composition import Part, Roles
     from .cycle import Cycle, PoolView
     from .dataset import Dataset, Samples, Split, SubsetSplit, TensorSplit
+    from .episodes import Episodes
     from .errors import (
         ConfigError,
         DatasetError,
@@ -65,6 +66,7 @@ _HOME = {
             "WorkerError",
         )
     },
+    "Episodes": ("episodes", "Episodes"),
     "run": ("experiment", "run"),
     **{name: ("hookspecs", name) for name in ("hookimpl", "hookspec")},
     **{name: ("learner", name) for name in ("Learner", "LearnerView")},
@@ -87,6 +89,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "DatasetOracle",
+    "Episodes",
     "Experiment",
     "InitialPool",
     "LabelLeakError",

@@ -62,6 +62,11 @@ class PoolView:
         """Ids that the oracle gave up on."""
         return self._state.pool.ids(SKIPPED).clone()
 
+    @property
+    def reserves(self) -> tuple[str, ...]:
+        """Names under which ids are reserved."""
+        return self._state.pool.reserves
+
     def reserved(self, name: str) -> Tensor:
         """Return the ids that the configuration set aside under ``[reserve] name``; their labels are known."""
         return self._state.pool.reserved(name).clone()

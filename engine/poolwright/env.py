@@ -9,27 +9,18 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from . import streams
-from .catalog import Catalog, one_line
-from .composition import Composition, Part, Roles
-from .cycle import Cycle
-from .errors import ConfigError, PluginError, PoolwrightError
-from .hookspecs import hookimpl
+from .catalog import Catalog
+from .composition import Part
+from .episodes import Decode, Episodes, Observe
+from .errors import ConfigError
 from .session import Session
-from .state import CycleState
 
 try:
     import gymnasium
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("poolwright.env needs gymnasium: pip install 'poolwright[rl]'") from error
-
-Observe = Callable[[Cycle, "Tensor | None"], Any]
-Decode = Callable[[Cycle, "Tensor | None", int, Any], Tensor]
-POLICY = "policy"
-"""What the environment's own part is called in messages, and the key of its random streams."""
 
 
 class PoolEnv(gymnasium.Env[Any, Any]):
@@ -97,19 +88,9 @@ class PoolEnv(gymnasium.Env[Any, Any]):
     ) -> None:
         self.observation_space = observation_space
         self.action_space = action_space
-        self._make = session
-        self._observe = observe
-        self._decode = decode
-        self._score = _part(score)
-        self._reward = _part(reward)
-        self._needs = frozenset(needs)
-        self._catalog = catalog
-        self._session: Session | None = None
-        self._hooks: Composition | None = None
-        self._action: Any = None
-        self._scores: Tensor | None = None
-
-    # -- Gymnasium -----------------------------------------------------------------------------------------------
+        self._episodes = Episodes(
+            session, observe, decode, score=score, reward=reward, needs=needs, catalog=catalog, who="PoolEnv"
+        )
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode: label the initial pool, fit the learner; return the first observation and its info.
@@ -122,139 +103,34 @@ class PoolEnv(gymnasium.Env[Any, Any]):
             There are none.
         """
         super().reset(seed=seed)
-        session = self._make(int(self.np_random.integers(2**31)))
-        if not isinstance(session, Session) or session.index or session.oracle is None or session._composition:
-            raise ConfigError(
-                "PoolEnv: session must make a fresh Session with an oracle and without a strategy, "
-                "as lambda seed: Session(dataset, learner=..., initial=..., budget=..., seed=seed, oracle=...)"
-            )
-        self._session = session
-        self._hooks = session._compose(self._roles(), allow_truth=False, catalog=self._catalog)
-        session.answer()
-        session.advance()
-        if session.finished:
-            raise ConfigError("PoolEnv: the session is over before its first batch: give it a budget and a pool")
-        self._hooks.update(self._state(), None)
-        return self._look()
+        return self._fitting(self._episodes.reset(int(self.np_random.integers(2**31)))), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Label the batch of ``action``, fit the learner; return observation, reward, terminated, truncated and info.
 
         ``truncated`` is always False. Info holds ``labeled``, ``paid``, and the validation ``metrics``.
         """
-        session, hooks = self._running()
+        self._episodes.check_running()
         if not self.action_space.contains(action):
             raise ConfigError(f"PoolEnv: action {action!r} is not in the action space {self.action_space}")
-        self._action = action
-        state = self._state()
-        ids = hooks.select(state, self._scores, session._batch_size)
-        if not len(ids):
-            session.finished = True
-            return self._seen(), 0.0, True, False, self._info()
-        session.ask(ids)
-        session.answer()
-        session.advance()
-        state = self._state()
-        reward = hooks.reward(state)
-        hooks.update(state, reward)
-        if len(state.released):
-            raise PluginError("PoolEnv: a plugin released samples, which an environment cannot undo: leave it out")
-        if reward is None:
-            raise ConfigError(
-                "PoolEnv: nothing rewards: give the data set validation data (validation = 0.1), or name a reward"
-            )
-        observation, info = self._look()
-        return observation, reward, session.finished, False, info
+        observation, reward, terminated = self._episodes.step(action)
+        return self._fitting(observation), reward, terminated, False, self._info()
 
-    # -- hooks ---------------------------------------------------------------------------------------------------
-
-    def _running(self) -> tuple[Session, Composition]:
-        if self._session is None or self._hooks is None or self._session.finished:
-            raise ConfigError("PoolEnv: no episode is running: call reset() first")
-        return self._session, self._hooks
-
-    def _state(self) -> CycleState:
-        """Return the cycle that was fitted last, with what all plugins read in one pass over the pool."""
-        assert self._session is not None
-        assert self._hooks is not None
-        state = self._session.view()._state
-        state.needs = self._hooks.needs
-        return state
-
-    def _roles(self) -> Roles:
-        """Return who plays what: the agent selects."""
-
-        def policy() -> _Scored | _Unscored:
-            return (_Scored if self._score else _Unscored)(self._chosen, self._needs)
-
-        return Roles(score=self._score, select=Part(policy), reward=self._reward)
-
-    def _chosen(self, cycle: Cycle, scores: Tensor | None, budget: int) -> Tensor:
-        return self._decode(cycle, scores, budget, self._action)
-
-    def _look(self) -> tuple[Any, dict[str, Any]]:
-        """Score the pool, and return observation and info."""
-        assert self._hooks is not None
-        state = self._state()
-        scoring = self._score is not None and len(state.unlabeled) > 0
-        self._scores = self._hooks.score(state) if scoring else torch.empty(0) if self._score else None
-        return self._seen(), self._info()
-
-    def _seen(self) -> Any:
-        """Return what ``observe`` gives, checked against its space."""
-        assert self._session is not None
-        state = self._state()
-        cycle = Cycle(state, POLICY, "observe", self._needs)
-        scores = None if self._scores is None else self._scores.clone()
-        with streams.seeded(state.seed, "hook", POLICY, "observe", state.index):
-            try:
-                observation = self._observe(cycle, scores)
-            except PoolwrightError:
-                raise
-            except Exception as error:
-                raise PluginError(f"PoolEnv: observe failed (cycle {state.index}): {one_line(error)}") from error
+    def _fitting(self, observation: Any) -> Any:
+        """Return an observation as its space has it, or refuse it."""
         if isinstance(self.observation_space, gymnasium.spaces.Box):
             plain = observation.detach().cpu().numpy() if isinstance(observation, Tensor) else observation
             observation = np.asarray(plain, dtype=self.observation_space.dtype)
         if not self.observation_space.contains(observation):
             raise ConfigError(
-                f"PoolEnv: observe gave {_brief(observation)} in cycle {state.index}, "
+                f"PoolEnv: observe gave {_brief(observation)} in cycle {self._episodes.session.history[-1].index}, "
                 f"which is not in the observation space {self.observation_space}"
             )
         return observation
 
     def _info(self) -> dict[str, Any]:
-        assert self._session is not None
-        record = self._session.history[-1]
+        record = self._episodes.session.history[-1]
         return {"labeled": record.labeled, "paid": record.paid, "metrics": dict(record.validation)}
-
-
-class _Scored:
-    """The agent in the role of ``select``, where somebody scores."""
-
-    def __init__(self, choose: Callable[[Cycle, Tensor | None, int], Tensor], needs: frozenset[str]) -> None:
-        self.needs = needs
-        self._choose = choose
-
-    @hookimpl
-    def select(self, cycle: Cycle, scores: Tensor, budget: int) -> Tensor:
-        return self._choose(cycle, scores, budget)
-
-
-class _Unscored:
-    """The agent in the role of ``select``, where nobody scores."""
-
-    def __init__(self, choose: Callable[[Cycle, Tensor | None, int], Tensor], needs: frozenset[str]) -> None:
-        self.needs = needs
-        self._choose = choose
-
-    @hookimpl
-    def select(self, cycle: Cycle, budget: int) -> Tensor:
-        return self._choose(cycle, None, budget)
-
-
-def _part(plugin: str | Callable[..., Any] | Part | None) -> Part | None:
-    return plugin if plugin is None or isinstance(plugin, Part) else Part(plugin)
 
 
 def _brief(observation: Any) -> str:

@@ -84,6 +84,11 @@ class Pool:
         """Return the states of ``ids``, uint8."""
         return self._state[ids]
 
+    @property
+    def reserves(self) -> tuple[str, ...]:
+        """Names under which ids are reserved."""
+        return tuple(self._reserved)
+
     def reserved(self, name: str) -> Tensor:
         """Return the ids set aside under ``name``."""
         if name not in self._reserved:

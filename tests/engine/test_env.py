@@ -86,7 +86,7 @@ def test_rewards_are_the_change_of_accuracy_that_a_run_with_the_same_picks_recor
     steps = episode(env(), [3] * 10, seed=5)
     environment = env()
     environment.reset(seed=5)
-    run = play(by_hand(environment._session.seed, strategy=FourLowest))
+    run = play(by_hand(environment._episodes.session.seed, strategy=FourLowest))
 
     assert [reward for _, reward, *_ in steps] == [record.reward for record in run.history]
     assert [info["metrics"] for *_, info in steps] == [record.validation for record in run.history]
@@ -101,7 +101,7 @@ def test_one_seed_gives_one_episode_and_the_next_reset_another():
     seeds = []
     for seed in (3, None, None, 3):
         environment.reset(seed=seed)
-        seeds.append(environment._session.seed)
+        seeds.append(environment._episodes.session.seed)
 
     assert first == second
     assert first != other
@@ -165,7 +165,7 @@ def test_an_episode_may_be_simulated_on_labels_that_are_paid_for():
         @hookimpl
         def update(self, cycle):
             inner = env(session=lambda seed: cycle.simulate(cycle.pool.labeled, 4, 3, seed))
-            made.append((episode(inner, [0, 0, 0]), cycle.pool.labeled.tolist(), inner._session))
+            made.append((episode(inner, [0, 0, 0]), cycle.pool.labeled.tolist(), inner._episodes.session))
 
         @hookimpl
         def score(self, cycle):
@@ -221,7 +221,7 @@ def test_an_action_outside_its_space_is_refused_and_nothing_bought():
     environment.reset(seed=0)
     with pytest.raises(ConfigError, match="action 4 is not in the action space"):
         environment.step(4)
-    assert environment._session.pool.spent == 0
+    assert environment._episodes.session.pool.spent == 0
 
 
 @pytest.mark.parametrize(

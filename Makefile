@@ -33,7 +33,7 @@ $(VENV)/.installed: $(BIN)/python $(SOURCES)
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[faiss,test,rl]'
+	$(BIN)/python -m pip install --quiet --editable '.[faiss,test,rl,deit]'
 	@touch $@
 
 $(VENV)/.docs-installed: $(VENV)/.installed

@@ -51,6 +51,7 @@ USE = {
 EXAMPLES = {
     "stop-when": ", threshold = 0.95",
     "arrays": 'path = "my.npz"\n',
+    "deit-small": 'weights = "dino_deitsmall16_pretrain.pth"\n',
     "image-folder": 'root = "my-images"\n',
     "image-mask-folder": 'root = "my-scenes"\nclasses = ["background", "cell"]\n',
 }

@@ -122,7 +122,7 @@ def test_a_missing_file_and_a_single_array_are_errors_that_say_what_to_write(tmp
         Arrays(path=str(tmp_path / "one.npy")).load()
 
 
-@pytest.mark.parametrize("share", [0, 1, -0.5])
-def test_a_test_share_outside_0_and_1_is_an_error(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("share", [0, 1, -0.5, "half", True])
+def test_a_test_share_outside_0_and_1_is_an_error(tmp_path: Path, share: Any) -> None:
     with pytest.raises(ConfigError, match="test must be above 0 and below 1"):
         loaded(tmp_path, test=share, x=X, y=Y)

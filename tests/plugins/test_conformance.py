@@ -12,6 +12,7 @@ from poolwright import testing
 from poolwright_plugins.datasets.arrays import Arrays
 from poolwright_plugins.datasets.digits import Digits
 from poolwright_plugins.learners.cnn import CNN
+from poolwright_plugins.learners.deit import DeiTSmall
 from poolwright_plugins.learners.drn import DRND22
 from poolwright_plugins.learners.linear import Linear
 from poolwright_plugins.learners.mlp import MLP
@@ -19,6 +20,7 @@ from poolwright_plugins.learners.resnet import ResNet18
 from poolwright_plugins.learners.resnet50_segmentation import DeepLabV3ResNet50, FCNResNet50
 from poolwright_plugins.learners.sklearn import Sklearn
 from poolwright_plugins.learners.vgg import VGG16
+from poolwright_plugins.strategies.activeft import ActiveFT
 from poolwright_plugins.strategies.badge import Badge
 from poolwright_plugins.strategies.bral_t.strategy import BralT
 from poolwright_plugins.strategies.coreset import CoreSet
@@ -38,6 +40,10 @@ from .adversarial_parts import SMALL
 @pytest.mark.parametrize("plugin", [Random, Entropy, LeastConfidence, Margin, CoreSet, KMeans, Badge, Twisted])
 def test_strategies_conform(plugin: type) -> None:
     testing.assert_conforms("strategy", plugin)
+
+
+def test_activeft_conforms() -> None:
+    testing.assert_conforms("strategy", ActiveFT, {"iterations": 3})
 
 
 @pytest.mark.parametrize(
@@ -94,6 +100,7 @@ def test_stop_when_conforms(params: dict[str, Any]) -> None:
         (CNN, {"width": 4, "dropout": 0.2}),
         (ResNet18, {"epochs": 1, "dropout": 0.2}),
         (VGG16, {"width": 4, "epochs": 2}),
+        (DeiTSmall, {"weights": "none", "size": 16, "patch": 8, "width": 16, "depth": 1, "epochs": 2, "dropout": 0.2}),
         (DRND22, {"width": 2, "epochs": 2, "dropout": 0.2}),
         pytest.param(FCNResNet50, {"epochs": 1}, marks=pytest.mark.slow),
         pytest.param(DeepLabV3ResNet50, {"epochs": 1}, marks=pytest.mark.slow),

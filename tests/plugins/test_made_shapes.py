@@ -109,7 +109,9 @@ def test_augmentation_mirrors_image_and_mask_together():
         ({"n_classes": 1}, "n_classes must be an integer from 2 to 8, not 1"),
         ({"n_classes": 9}, "n_classes must be an integer from 2 to 8, not 9"),
         ({"size": 32.0}, "size must be an integer"),
+        ({"n": True}, "n must be an integer at least 1, not True"),
         ({"rare": 0}, "rare must be above 0"),
+        ({"rare": "often"}, "rare must be above 0 and at most 1, not 'often'"),
         ({"rare": 1.5}, "rare must be above 0 and at most 1"),
     ],
 )

@@ -212,6 +212,8 @@ def test_what_does_not_fit_is_named(
         ({"values": [0, 1]}, "values must be 3 different numbers"),
         ({"values": [0, 1, 1]}, "values must be 3 different numbers"),
         ({"values": [0, 1, -1]}, "values must be 3 different numbers"),
+        ({"values": 3}, "values must be 3 different numbers .* not 3"),
+        ({"values": [0, True, 2]}, "values must be 3 different numbers"),
         ({"ignore_index": 2}, "ignore_index must lie beyond"),
         ({"ignore_index": -1}, "ignore_index must lie beyond"),
         ({"test": 1.5}, "test must be above 0"),

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Dataset, DatasetError, Rows, TensorSplit
+from poolwright import Dataset, DatasetError, Rows, TensorSplit
 
+from .options import path_of, share_of
 from .splitting import stratified_split
 
 KEYS = ("x", "y", "x_test", "y_test", "x_validation", "y_validation", "classes")
@@ -66,17 +67,15 @@ class Arrays(Dataset):
         DatasetError
             It is missing or damaged, or its arrays do not fit each other.
         ConfigError
-            ``test`` is no share.
+            ``test`` is no share, or ``path`` no path.
         """
-        arrays = read_npz(Path(self.path).expanduser())
+        arrays = read_npz(path_of(self.path, "arrays", "path"))
         x, y = self._pair(arrays, "x", "y")
         if "x_test" in arrays or "y_test" in arrays:
             self.pool_rows = torch.arange(len(x))
             self.test = TensorSplit(*self._pair(arrays, "x_test", "y_test", like=x))
         else:
-            if not 0 < self.test_share < 1:
-                raise ConfigError(f"data set arrays: test must be above 0 and below 1, not {self.test_share!r}")
-            self.pool_rows, rows = stratified_split(y, self.test_share, "arrays")
+            self.pool_rows, rows = stratified_split(y, share_of(self.test_share, "arrays"), "arrays")
             self.test = TensorSplit(x[rows], y[rows])
             x, y = x[self.pool_rows], y[self.pool_rows]
         self.pool = TensorSplit(x, y)

@@ -8,6 +8,7 @@ from poolwright import DatasetError
 
 from .cityscapes import benchmark_classes
 from .mask_files import MaskValues
+from .options import path_of
 from .segmentation_files import IGNORE_INDEX, SegmentationFiles, paired
 
 LAYOUTS = (
@@ -75,7 +76,7 @@ class BDD100K(SegmentationFiles):
         self._read(parts, MaskValues(numbers, [IGNORE_INDEX], IGNORE_INDEX), size=self.size)
 
     def _layout(self) -> tuple[Path, Path]:
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, self.title)
         for base in (root, root / "bdd100k"):
             for images, masks in LAYOUTS:
                 if (base / images / "train").is_dir() and (base / masks / "train").is_dir():

@@ -10,6 +10,7 @@ from poolwright import DatasetError
 from .class_folders import ClassFolders
 from .downloading import fetched
 from .folders import first_folder, subfolders
+from .options import check_switches, path_of
 
 BACKGROUND = "BACKGROUND_Google"
 CLUTTER = "257.clutter"
@@ -30,7 +31,7 @@ class Caltech(ClassFolders):
         """Return the folder of the class folders, downloaded if wanted."""
         from torchvision import datasets
 
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, self.title)
         candidates = [root / home for home in self.homes]
         folder = first_folder(candidates)
         if folder is None and self.download:
@@ -105,6 +106,7 @@ class Caltech101(Caltech):
         ConfigError
             An option has no sense.
         """
+        check_switches(self.title, background=self.background)
         folder = self._folder()
         # Last, so that classes have the same numbers with and without it.
         objects = [name for name in subfolders(folder, self.title) if name != BACKGROUND]
@@ -172,6 +174,7 @@ class Caltech256(Caltech):
         ConfigError
             An option has no sense.
         """
+        check_switches(self.title, clutter=self.clutter)
         folder = self._folder()
         found = subfolders(folder, self.title)
         odd = [name for name in found if not re.fullmatch(r"\d{3}\..+", name)]

@@ -15,6 +15,7 @@ from poolwright import Dataset, DatasetError, TensorSplit
 
 from .augmentation import shift_and_flip
 from .downloading import fetched
+from .options import path_of
 from .pixels import black, normalize
 
 SHAPE = (3, 32, 32)
@@ -82,7 +83,7 @@ class Cifar(Dataset):
         """Return the folder of the batches, downloaded if wanted."""
         from torchvision import datasets
 
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, self.title)
         folder = root / self.folder
         missing = self._missing(folder)
         if missing and self.download:
@@ -178,7 +179,7 @@ class CIFAR100(Cifar):
             Files are missing or damaged, or cannot be downloaded.
         """
         super().load()
-        folder = Path(self.root).expanduser() / self.folder
+        folder = path_of(self.root, self.title) / self.folder
         coarse_names = self._names(folder, "coarse_label_names")
         _, coarse = self._batch(folder / self.batches[0], "coarse_labels", len(coarse_names))
         pairs = torch.stack([self.pool.labels(torch.arange(len(self.pool))), coarse], 1).unique(dim=0)

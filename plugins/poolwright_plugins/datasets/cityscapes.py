@@ -8,6 +8,7 @@ from poolwright import DatasetError
 
 from .folders import subfolders
 from .mask_files import MaskValues
+from .options import path_of
 from .segmentation_files import IGNORE_INDEX, Pairs, SegmentationFiles, paired
 
 IMAGE_END, MASK_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
@@ -59,7 +60,7 @@ class Cityscapes(SegmentationFiles):
         ConfigError
             An option has no sense.
         """
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, self.title)
         parts = [self._pairs(root, part) for part in ("train", "val")]
         self.classes, classes, ignored = benchmark_classes()
         self._read(parts, MaskValues(classes, ignored, IGNORE_INDEX), size=self.size)

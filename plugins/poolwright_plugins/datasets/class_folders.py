@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolwright import ConfigError, Dataset, DatasetError, Split
+from poolwright import Dataset, DatasetError, Split
 
 from .augmentation import shift_and_flip
 from .folders import read_classes
 from .image_files import Form, ImageFiles, form_of, kept
+from .options import share_of
 from .pixels import IMAGENET_MEAN, IMAGENET_STD, black, normalize
 from .splitting import stratified_split
 
@@ -60,10 +61,8 @@ class ClassFolders(Dataset):
 
     def _cut(self, folder: Path, share: Any, *, size: Any, channels: int = 3) -> None:
         """Take pool and test data from one folder of class folders."""
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-            raise ConfigError(f"data set {self.title}: test must be above 0 and below 1, not {share!r}")
         paths, labels = read_classes(folder, self.classes, self.title)
-        rows = stratified_split(labels, share, self.title)
+        rows = stratified_split(labels, share_of(share, self.title), self.title)
         if not len(rows[1]):
             raise DatasetError(
                 f"{self.title}: {share} of each class in {folder} is no picture at all: raise test, or add pictures"

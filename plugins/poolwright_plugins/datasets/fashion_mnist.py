@@ -14,6 +14,7 @@ from poolwright import Dataset, DatasetError, TensorSplit
 
 from .augmentation import shift_and_flip
 from .downloading import fetched
+from .options import path_of
 
 CLASSES = (
     "T-shirt/top",
@@ -70,7 +71,7 @@ class FashionMNIST(Dataset):
         """
         from torchvision import datasets
 
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, "fashion-mnist")
         folder = root / "FashionMNIST" / "raw"
         missing = missing_files(folder)
         if missing and self.download:

@@ -12,6 +12,7 @@ from poolwright import DatasetError
 from .class_folders import ClassFolders
 from .folders import first_folder, read_classes, subfolders
 from .image_files import form_of
+from .options import check_switches, path_of
 from .pixels import statistics_of
 
 VALIDATION_FOLDERS = ("val", "valid", "validation")
@@ -82,7 +83,8 @@ class ImageFolder(ClassFolders):
         ConfigError
             An option has no sense.
         """
-        root = Path(self.root).expanduser()
+        check_switches(self.title, flip=self.flip)
+        root = path_of(self.root, self.title)
         if not root.is_dir():
             raise DatasetError(
                 f"{self.title}: there is no folder {root.absolute()}: set root to the folder that holds one folder "

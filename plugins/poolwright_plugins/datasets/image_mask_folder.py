@@ -11,6 +11,7 @@ import torch
 from poolwright import ConfigError, DatasetError, streams
 
 from .mask_files import MASK_SUFFIXES, MaskValues
+from .options import path_of, share_of
 from .pixels import statistics_of
 from .segmentation_files import IGNORE_INDEX, Pairs, SegmentationFiles, paired
 
@@ -94,7 +95,7 @@ class ImageMaskFolder(SegmentationFiles):
         """
         self.classes = self._names(self.class_names)
         values = self._mask_values()
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, self.title)
         present = [part for part in PARTS if (root / part / "images").is_dir()]
         if "train" in present and len(present) > 1:
             parts = [self._pairs(root / part) for part in present]
@@ -113,9 +114,7 @@ class ImageMaskFolder(SegmentationFiles):
 
     def _cut(self, pairs: Pairs) -> list[Pairs]:
         """Return the pairs of the pool and of the test data."""
-        share, n = self.test_share, len(pairs[0])
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
-            raise ConfigError(f"data set {self.title}: test must be above 0 and below 1, not {share!r}")
+        share, n = share_of(self.test_share, self.title), len(pairs[0])
         count = round(share * n)
         if not 0 < count < n:
             raise DatasetError(
@@ -139,8 +138,11 @@ class ImageMaskFolder(SegmentationFiles):
 
     def _mask_values(self) -> MaskValues:
         n = len(self.classes)
-        values = list(range(n)) if self.values is None else list(self.values)
-        if len(values) != n or len(set(values)) != n or not all(isinstance(v, int) and 0 <= v < 2**16 for v in values):
+        values = list(range(n)) if self.values is None else self.values
+        numbers = isinstance(values, (list, tuple)) and all(
+            isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**16 for value in values
+        )
+        if not numbers or len(values) != n or len(set(values)) != n:
             raise ConfigError(
                 f"data set {self.title}: values must be {n} different numbers from 0 to 65,535, one a class; "
                 f"not {self.values!r}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from poolwright import DatasetError
 
 from .class_folders import ClassFolders
 from .folders import read_classes, subfolders
 from .image_files import form_of
+from .options import path_of
 
 
 class ImageNet(ClassFolders):
@@ -51,7 +50,7 @@ class ImageNet(ClassFolders):
         DatasetError
             The folders are not there, or their classes differ.
         """
-        root = Path(self.root).expanduser()
+        root = path_of(self.root, self.title)
         train, val = root / "train", root / "val"
         missing = [str(folder.absolute()) for folder in (train, val) if not folder.is_dir()]
         if missing:

@@ -79,10 +79,11 @@ class MadeShapes(Dataset):
         """
         for name, least, most in (("n", 1, None), ("n_test", 1, None), ("size", 16, None), ("n_classes", 2, 8)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least or (most is not None and value > most):
+            integer = isinstance(value, int) and not isinstance(value, bool)
+            if not integer or value < least or (most is not None and value > most):
                 limits = f"at least {least}" if most is None else f"from {least} to {most}"
                 raise ConfigError(f"data set made-shapes: {name} must be an integer {limits}, not {value!r}")
-        if not 0 < self.rare <= 1:
+        if isinstance(self.rare, bool) or not isinstance(self.rare, (int, float)) or not 0 < self.rare <= 1:
             raise ConfigError(f"data set made-shapes: rare must be above 0 and at most 1, not {self.rare!r}")
         self.classes = ("ground", *SHAPES)[: self.n_classes]
         self.pool, self.test = self._split("pool", self.n), self._split("test", self.n_test)

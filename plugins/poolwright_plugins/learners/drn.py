@@ -140,7 +140,7 @@ class DRND22(SegmentationLearner):
     The defaults are VAAL's for Cityscapes and BDD100K: Adam with learning rate 1e-3, batches of 8, 100 epochs. The
     authors of DRN take ``optimizer = "sgd"``, batches of 16, 250 epochs and begin from ImageNet weights. A machine
     without a GPU trains ``width = 4, epochs = 20, batch_size = 4, lr = 0.005`` on 60 scenes of 64 x 64 pixels in about
-    10 seconds of one core.
+    10 seconds of one core; ``poolwright check drn-d-22`` wants ``--set width=4 --set epochs=2`` there.
     """
 
     width: int = 16

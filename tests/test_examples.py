@@ -43,7 +43,7 @@ def test_stable_baselines3_trains_a_policy_on_digits(policies):
     fresh = type(agent)("MlpPolicy", env, policy_kwargs=agent.policy_kwargs, seed=0, device="cpu")
     gained = policies.returns(env, lambda seen: agent.predict(seen, deterministic=True)[0], range(1))
 
-    session = env.unwrapped._session
+    session = env.unwrapped._episodes.session
     assert agent.num_timesteps == 32
     assert agent._n_updates > 0
     assert any(not torch.equal(a, b) for a, b in zip(agent.q_net.parameters(), fresh.q_net.parameters(), strict=True))

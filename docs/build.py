@@ -21,7 +21,7 @@ from poolwright.hookspecs import HOOKS
 ROOT = Path(__file__).resolve().parent.parent
 
 API = {
-    "Running": ("experiment", "spec", "preparation", "folder", "results", "state", "selection"),
+    "Running": ("experiment", "spec", "preparation", "folder", "results", "state", "selection", "policies", "policy_training"),
     "Stepping": ("session", "composition", "store"),
     "Hooks and what they see": ("hookspecs", "cycle", "rows"),
     "Learners, data and oracles": ("learner", "dataset", "oracle"),

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from .hookspecs import hookimpl, hookspec
     from .learner import Learner, LearnerView
     from .oracle import DatasetOracle, NoisyOracle, Oracle
+    from .policies import read_policy
+    from .policy_training import train_policy
     from .preparation import load_dataset
     from .results import Result, RunResult
     from .rows import Rows
@@ -77,9 +79,11 @@ _HOME = {
     "Rows": ("rows", "Rows"),
     "load_dataset": ("preparation", "load_dataset"),
     "load_result": ("folder", "load_result"),
+    "read_policy": ("policies", "read_policy"),
     "select": ("selection", "select"),
     "Session": ("session", "Session"),
     "Store": ("store", "Store"),
+    "train_policy": ("policy_training", "train_policy"),
 }
 
 __all__ = [
@@ -123,10 +127,12 @@ __all__ = [
     "load_dataset",
     "load_result",
     "metrics",
+    "read_policy",
     "run",
     "select",
     "streams",
     "testing",
+    "train_policy",
 ]
 
 

@@ -202,6 +202,49 @@ def report(
     console.print(f"\nReport: {page.absolute().as_uri()}", soft_wrap=True)
 
 
+@app.command("train-policy")
+def train_policy(
+    config: Annotated[Path, typer.Argument(help="Experiment in TOML: data set, learner, reserves, strategy.")],
+    out: Annotated[Path, typer.Option(help="The policy to write; it must not be there.")],
+    strategy: Annotated[
+        str | None, typer.Option(help="Label of the strategy, where several can be trained ahead.", metavar="LABEL")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a key, as in learner.epochs=5 or LABEL.PARAMETER=1."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the training; the first of the configuration by default.", show_default=False)
+    ] = None,
+) -> None:
+    """Train a strategy's policy ahead of the runs that use it.
+
+    Every piece of the training is kept beside OUT, with .part behind its name. Stop it at any time: the same command
+    goes on where it was. Then use it:  poolwright run CONFIG --set LABEL.policy=OUT
+    """
+    import shlex
+
+    experiment = _experiment(config, {}, [], set_ or [], None)
+
+    from .policy_training import train_policy as train
+    from .screen import PolicyDisplay, console, stderr_logging
+
+    stderr_logging()
+    display = PolicyDisplay()
+    try:
+        with display:
+            train(experiment, strategy, out, seed=seed, listener=display)
+    except KeyboardInterrupt:
+        more = [part for item in set_ or [] for part in ("--set", item)]
+        more += [] if strategy is None else ["--strategy", strategy]
+        more += [] if seed is None else ["--seed", str(seed)]
+        command = shlex.join(["poolwright", "train-policy", str(config), "--out", str(out), *more])
+        console.print(f"\nStopped. To go on:  {command}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(130) from None
+    use = shlex.join(["poolwright", "run", str(config), "--set", f"{display.label}.policy={out}"])
+    console.print(f"Policy: {out}\nTo use it:  {use}", markup=False, highlight=False, soft_wrap=True)
+
+
 # -- select ------------------------------------------------------------------------------------------------------
 
 

@@ -283,7 +283,7 @@ class Composition:
         states = {}
         for member in self.members:
             if hasattr(member.instance, "state_dict"):
-                with _named(member, "state_dict"):
+                with named(member, "state_dict"):
                     states[member.name] = member.instance.state_dict()
         return states
 
@@ -291,7 +291,7 @@ class Composition:
         """Give every plugin its state back."""
         for member in self.members:
             if member.name in state:
-                with _named(member, "load_state_dict"):
+                with named(member, "load_state_dict"):
                     member.instance.load_state_dict(state[member.name])
 
 
@@ -305,7 +305,7 @@ def _timed(state: CycleState, role: str) -> Iterator[None]:
 
 
 @contextmanager
-def _named(member: Member, what: str) -> Iterator[None]:
+def named(member: Member, what: str) -> Iterator[None]:
     """Name the plugin, and the line of its own code, in whatever it raises."""
     try:
         yield
@@ -322,7 +322,7 @@ def _named(member: Member, what: str) -> Iterator[None]:
 def _inside(member: Member, role: str, view: Cycle, state: CycleState, step: int = 0) -> Iterator[None]:
     """Seed the global streams for one hook, note where the streams stand after it, and name the plugin in errors."""
     with streams.seeded(state.seed, "hook", member.name, role, state.index, step):
-        with _named(member, f"{role} (cycle {state.index})"):
+        with named(member, f"{role} (cycle {state.index})"):
             yield
         if changed := state.changed_output():
             raise PluginError(f"{member.who} changed {changed} in place in {role}: others see them too, work on a copy")

@@ -15,8 +15,9 @@ class Event:
 
     Attributes
     ----------
-    kind : {"phase", "progress", "cycle", "run", "failed"}
-        A phase of a cycle began; a plugin's own loop advanced; a cycle, a run ended; a run failed.
+    kind : {"phase", "progress", "cycle", "run", "failed", "policy"}
+        A phase of a cycle began; a plugin's own loop advanced; a cycle, a run ended; a run failed; a piece of a
+        policy's training is kept.
     text : str
         The phase, the loop's label, or the reason of a failure.
     strategy, seed, cycle : str, int, int
@@ -24,7 +25,7 @@ class Event:
     done, total : int
         Of a loop: steps made and expected (0 = unknown). Of a cycle: labels bought, and the budget.
     value : float or None
-        Of a cycle: the headline metric.
+        Of a cycle: the headline metric. Of a policy: the share of its training that is done.
     """
 
     kind: str

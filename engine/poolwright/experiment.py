@@ -34,6 +34,7 @@ from .learner import LearnerFactory
 from .machine import choose_device, configured, describe
 from .metrics import task_named
 from .oracle import DatasetOracle, NoisyOracle, Oracle
+from .policies import check_policies
 from .preparation import draw_reserves, load_dataset
 from .results import Result, RunResult
 from .rows import default_memory_limit
@@ -93,6 +94,8 @@ def run(
     jobs = min(jobs, len(experiment.strategies) * len(experiment.seed_list))
     folder = None if out is None else Path(out)
     saved = open_folder(folder, experiment, resume) if folder else {}
+    if not saved:  # a run that goes on has read its policy
+        check_policies(experiment, catalog)
     threads = saved.get("threads") or experiment.threads or max(1, torch.get_num_threads() // jobs)
     with configured(threads, choose_device(experiment.device)) as device:
         dataset = load_dataset(experiment.dataset, catalog)

@@ -53,7 +53,7 @@ def open_folder(folder: Path, experiment: Experiment, resume: bool) -> dict[str,
         raise ConfigError(f"{folder} holds a run already: add --resume to go on with it, or choose another --out")
     config: dict[str, Any] = saved["config"]
     _check_same(config, plain(experiment.as_dict()), folder)
-    _warn_versions(saved)
+    warn_versions(saved)
     return config
 
 
@@ -160,15 +160,18 @@ def _check_same(saved: dict[str, Any], now: dict[str, Any], folder: Path) -> Non
             )
 
 
-def _warn_versions(saved: dict[str, Any]) -> None:
+def warn_versions(saved: dict[str, Any], what: str = "run") -> None:
+    """Say which versions differ from those that ``saved`` notes: of a run, or whatever else was begun."""
     for name, value in versions().items():
         before = saved.get("versions", {}).get(name)
         if before != value:
             log.warning(
-                "the run was begun with %s %s, now it is %s: results may differ from an uninterrupted run",
+                "the %s was begun with %s %s, now it is %s: results may differ from an uninterrupted %s",
+                what,
                 name,
                 before,
                 value,
+                what,
             )
 
 

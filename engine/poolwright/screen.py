@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -132,6 +134,69 @@ class RunDisplay:
                 f"run {self._runs_done}/{self._total_runs}: {event.strategy}, seed {event.seed}, {event.cycle} cycles",
                 highlight=False,
             )
+
+
+class PolicyDisplay:
+    """The progress of a policy's training: a bar over its share, and one for the strategy's own long loop.
+
+    Where the output is no terminal, a line is printed for every twentieth of the training instead, with the time that
+    is left if the rest is as slow.
+    """
+
+    def __init__(self) -> None:
+        self.label = ""
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=3600,  # pieces may take minutes
+        )
+        self._bar = self._progress.add_task("reading data", total=None)
+        self._loop: TaskID | None = None
+        self._began: tuple[float, float] | None = None
+        self._told = 0.0
+
+    def __enter__(self) -> PolicyDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if event.kind == "policy" and event.value is not None:
+            self._share(event.strategy, event.value)
+        elif event.kind == "progress":
+            if self._loop is None:
+                self._loop = self._progress.add_task("")
+            self._progress.update(
+                self._loop, description=f"  {event.text}", completed=event.done, total=event.total or None
+            )
+        elif event.kind == "phase":
+            self._progress.update(self._bar, description=f"first labels: {event.text}")
+
+    def _share(self, label: str, share: float) -> None:
+        now = time.monotonic()
+        if self._began is None:  # a training that goes on begins where it was stopped
+            self.label, self._began, self._told = label, (now, share), share
+            if share:
+                console.print(f"going on with {label}: {share:.0%} done", markup=False, highlight=False)
+            self._progress.remove_task(self._bar)
+            self._bar = self._progress.add_task(f"training {label}", total=1)
+            self._progress.update(self._bar, completed=share)
+            return
+        self._progress.update(self._bar, completed=share)
+        began, first = self._began
+        if not console.is_terminal and share > first and share >= min(1.0, self._told + 0.05):
+            left = timedelta(seconds=round((now - began) * (1 - share) / (share - first)))
+            console.print(f"training {label}: {share:.0%} done, about {left} left", markup=False, highlight=False)
+            self._told = share
 
 
 def show_findings(title: str, findings: Sequence[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""What the children of the fork server do: a run on a folder, with ways to die and disks that fill up."""
+"""What the children of the fork server do: a run or a training, with ways to die and disks that fill up."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import poolwright.composition
 import poolwright.session
 import poolwright.store
 import poolwright.training
-from poolwright import PoolwrightError, run
+from poolwright import PoolwrightError, run, train_policy
 from poolwright.composition import Composition, Part
 from poolwright.events import Event
 from poolwright.pool import Pool
@@ -26,6 +26,7 @@ from poolwright.store import Store
 
 from . import forkserver
 from .build import EMPTY, experiment
+from .policies import Weighing, policy_experiment
 from .toys import Softmax, Stateless, Tilting, Wandering
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -68,6 +69,24 @@ def finish(
     with file_limit(limit):
         try:
             run(configured(variant, cycles), folder, resume=True, catalog=EMPTY, listener=watched)
+        except PoolwrightError as error:
+            return {"error": type(error).__name__, "message": str(error)}
+    return {}
+
+
+def train(out: str, epochs: int, wait: float = 0.0, limit: int | None = None) -> dict[str, Any]:
+    """Train a policy, or go on with its training; the server counts from the first state that is kept or restored."""
+    torch.set_num_threads(1)
+    watched(Event("phase", "start"))
+
+    def hear(event: Event) -> None:
+        if event.kind == "policy":
+            watched(Event("phase", "training"))
+
+    with file_limit(limit):
+        try:
+            weighing = {"name": Weighing, "epochs": epochs, "wait": wait}
+            train_policy(policy_experiment(weighing), None, out, listener=hear, catalog=EMPTY)
         except PoolwrightError as error:
             return {"error": type(error).__name__, "message": str(error)}
     return {}

@@ -21,7 +21,8 @@ from poolwright.hookspecs import HOOKS
 ROOT = Path(__file__).resolve().parent.parent
 
 API = {
-    "Running": ("experiment", "spec", "preparation", "folder", "results", "state", "selection", "policies", "policy_training"),
+    "Running": ("experiment", "spec", "preparation", "folder", "results", "state", "selection"),
+    "Policies": ("policies", "policy_training"),
     "Stepping": ("session", "composition", "store"),
     "Hooks and what they see": ("hookspecs", "cycle", "rows"),
     "Learners, data and oracles": ("learner", "dataset", "oracle"),
@@ -39,7 +40,7 @@ MORE = {
 }
 """What those pages also show: names that are used beside the public ones and are not exported themselves."""
 
-MODULE_TEXTS = ("session", "learner", "dataset")
+MODULE_TEXTS = ("session", "learner", "dataset", "policies")
 """Modules whose own docstring opens the page."""
 
 USE = {

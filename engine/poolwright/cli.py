@@ -241,7 +241,9 @@ def train_policy(
         command = shlex.join(["poolwright", "train-policy", str(config), "--out", str(out), *more])
         console.print(f"\nStopped. To go on:  {command}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
-    use = shlex.join(["poolwright", "run", str(config), "--set", f"{display.label}.policy={out}"])
+    spec = next(spec for spec in experiment.strategies if spec.label == display.label)
+    key = spec.label if spec.name == display.plugin else display.plugin  # of a role, it goes by its own name
+    use = shlex.join(["poolwright", "run", str(config), "--set", f"{key}.policy={out}"])
     console.print(f"Policy: {out}\nTo use it:  {use}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -31,6 +31,8 @@ After the last batch the learner is fitted and evaluated once more, then ``rewar
 ``cycle.final`` set. ``score``, ``select`` and ``reward`` have exactly one owner in a run; ``update`` is heard by all.
 Results are checked by the engine: a wrong shape, dtype, id or NaN is an error that names the plugin.
 
+A strategy whose policy takes long to train may also have ``train_policy``, see :mod:`poolwright.policies`.
+
 Needs
 -----
 ``probabilities``, ``embeddings``, ``logits``

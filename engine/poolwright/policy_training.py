@@ -102,7 +102,9 @@ def train_policy(
             if saved:
                 check_same(saved, facts, part_of(out), spec.label)
                 warn_versions(saved, "training")
-            if not saved.get("complete"):
+            if saved.get("complete"):  # stopped before the part got its last name
+                listener(Event("policy", part.name, spec.label, seed, value=1.0))
+            else:
                 bench = Bench(experiment, load_dataset(experiment.dataset, catalog), catalog, device, listener)
                 _train(bench, spec, saved, facts, part_of(out))
         with _guarded(out):

@@ -144,7 +144,7 @@ class PolicyDisplay:
     """
 
     def __init__(self) -> None:
-        self.label = ""
+        self.label = self.plugin = ""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -171,6 +171,7 @@ class PolicyDisplay:
     def __call__(self, event: Event) -> None:
         """Show an event."""
         if event.kind == "policy" and event.value is not None:
+            self.plugin = event.text
             self._share(event.strategy, event.value)
         elif event.kind == "progress":
             if self._loop is None:

@@ -151,7 +151,7 @@ def test_killed_between_the_last_piece_and_its_name_it_only_gets_its_name(tmp_pa
     monkeypatch.undo()
     assert part_of(tmp_path / "a").exists()
     assert not (tmp_path / "a").exists()
-    assert train(tmp_path / "a") == []  # nothing is trained, not even the first labels are asked
+    assert train(tmp_path / "a") == [1.0]  # which is told once: nothing is trained
     assert same(read_policy(tmp_path / "a", "weighing"), read_policy(tmp_path / "whole", "weighing"))
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .. import streams
 from ..composition import Composition
+from ..contract import Member
+from ..cycle import Cycle
 from ..dataset import Samples
 from ..hookspecs import HOOKS, NEEDS
+from ..policies import lacking
+from ..policy_training import shares
 from ..pool import ASKED, LABELED, UNLABELED
 from ..state import OUTPUTS, CycleState
 from ..store import Store
@@ -37,6 +45,7 @@ CHANGES = "whatever changes is in its state"
 RESUMED = "a resumed run selects the same next batch"
 ONE = "one unlabeled sample is enough"
 DUPLICATES = "identical samples do no harm"
+TRAINED = "a training ahead goes on from the state of any piece"
 TASKS = "it works for every task that it does not rule out"
 
 
@@ -264,6 +273,34 @@ def resumed(subject: Subject) -> None:
         raise Broken(f"the batch after a stop is {after or 'none'}, and {whole[2:] or 'none'} in a run never stopped")
 
 
+def trained(subject: Subject) -> None:
+    """Stopped after its first piece, a fresh instance is after the second as one that was never stopped."""
+    if not hasattr(subject.sample, "train_policy"):
+        raise Inapplicable("it cannot be trained ahead (it has no train_policy)")
+    if missing := lacking(subject.load(), subject.sample):
+        raise Broken(f"it has train_policy() but lacks {', '.join(missing)}")
+    table = Bench(subject)
+    whole, first, fresh = subject.make(), subject.make(), subject.make()
+    _pieces(table, whole, 2)
+    _pieces(table, first, 1)
+    fresh.load_state_dict(general.plain_state(first))
+    _pieces(table, fresh, 1)
+    if fingerprint(fresh.state_dict()) != fingerprint(whole.state_dict()):
+        raise Broken(
+            "a training that was stopped after its first piece has another state after the second than one that never "
+            "was: draw from streams keyed by a seed that is in the state"
+        )
+
+
+def _pieces(table: Bench, instance: Any, n: int) -> None:
+    """Train ``n`` pieces, or to the end if that is before."""
+    subject = table.subject
+    member = Member(subject.name, subject.kind, subject.distribution, instance, bench.needs(subject))
+    cycle = Cycle(table.state(), member.name, "select", member.needs)
+    with streams.seeded("conformance", "training"):
+        deque(islice(shares(member, cycle), n), maxlen=0)
+
+
 def one(subject: Subject) -> None:
     """A pool with a single sample left."""
     _a_cycle(subject, n=bench.LABELED + BATCH + bench.RESERVED + 1)
@@ -327,4 +364,5 @@ STRATEGY_RULES = (
     Rule(SELECTED, selected, (REWARDS, SCORED)),
     Rule(BUDGETS, budgets, (SELECTED,)),
     *RUNS,
+    Rule(TRAINED, trained, (NEEDED,)),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from poolwright import hookimpl
+from poolwright import hookimpl, streams
 
 
 class Remembers:
@@ -102,3 +102,36 @@ class Simulates:
     @hookimpl
     def select(self, cycle, budget):
         return cycle.pool.unlabeled[-budget:] if budget else cycle.pool.unlabeled[:0]
+
+
+class Trains(Remembers):
+    """Be trained ahead, in three pieces that draw from streams of their own.
+
+    Parameters
+    ----------
+    weight : float
+        Of the past.
+    policy : str, optional
+        File of a policy.
+    """
+
+    def __init__(self, *, weight=0.5, policy=None):
+        super().__init__(weight=weight)
+        self.policy = policy
+        self._seed = None
+        self._pieces = 0
+
+    def train_policy(self, cycle):
+        if self._seed is None:
+            self._seed = int(torch.randint(2**31, (), generator=cycle.generator))
+        while self._pieces < 3:
+            self._mean = self._mean + torch.rand((), generator=streams.generator(self._seed, self._pieces))
+            self._pieces += 1
+            yield self._pieces / 3
+
+    def state_dict(self):
+        return super().state_dict() | {"seed": self._seed, "pieces": self._pieces}
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self._seed, self._pieces = state["seed"], state["pieces"]

@@ -9,7 +9,7 @@ import torch
 from poolwright import hookimpl
 from poolwright.testing import general, strategies
 
-from .good import Listens, ReadsEverything, Remembers, Segments, Simulates
+from .good import Listens, ReadsEverything, Remembers, Segments, Simulates, Trains
 
 
 def cannot_be_made():
@@ -335,6 +335,30 @@ class OneClassASample:
         return cycle.pool.unlabeled[:budget] if counts.sum() else cycle.pool.unlabeled[-budget:]
 
 
+class TrainsOnOneStream(Trains):
+    """Draw for all pieces from one stream, which a stopped training begins anew."""
+
+    def train_policy(self, cycle):
+        while self._pieces < 3:
+            self._mean = self._mean + torch.rand((), generator=cycle.generator)
+            self._pieces += 1
+            yield self._pieces / 3
+
+
+class TrainsWithoutEnd(Trains):
+    """Yield epochs instead of shares."""
+
+    def train_policy(self, cycle):
+        yield from range(1, 4)
+
+
+class TakesNoPolicy(Remembers):
+    """Train what nobody can use."""
+
+    def train_policy(self, cycle):
+        yield 1.0
+
+
 FAULTS = [
     (general.MADE, "OSError: no such policy", cannot_be_made),
     (general.DOCUMENTED, "no docstring", Undocumented),
@@ -368,5 +392,8 @@ FAULTS = [
     (strategies.ONE, "selected index k out of range", WantsTwo),
     (strategies.DUPLICATES, "nothing to choose", WantsDifferent),
     (strategies.TASKS, "for segmentation: ", OneClassASample),
+    (strategies.TRAINED, "has another state after the second", TrainsOnOneStream),
+    (strategies.TRAINED, "yielded 2 from train_policy", TrainsWithoutEnd),
+    (strategies.TRAINED, "train_policy() but lacks a parameter policy", TakesNoPolicy),
 ]
-GOOD = [Remembers, Listens, ReadsEverything, Segments, Simulates]
+GOOD = [Remembers, Listens, ReadsEverything, Segments, Simulates, Trains]

@@ -12,7 +12,7 @@ help:
 	@echo "make lint       ruff, mypy --strict and the walls between the packages"
 	@echo "make bench      time the kernels beside their peers, plot, and write docs/benchmarks.md (20 minutes at most)"
 	@echo "make experiments"
-	@echo "                run experiments/*.toml, or go on with them, and write docs/experiments.md (an hour on two cores);"
+	@echo "                run experiments/*.toml, or go on with them, and write docs/experiments.md (three hours on two cores);"
 	@echo "                POOLWRIGHT_DATA is the folder of the data (data), EXPERIMENT_ARGS options of run (--jobs 2)"
 	@echo "make gpu-check  on a machine with a GPU: build, GPU tests, GPU benchmarks"
 	@echo "make sanitize   the kernels' CPU code under address, undefined-behavior and thread sanitizers"
@@ -71,11 +71,16 @@ POOLWRIGHT_DATA ?= data
 EXPERIMENT_ARGS ?= --jobs 2
 EXPERIMENTS := $(notdir $(basename $(wildcard experiments/*.toml)))
 experiments: $(VENV)/.installed
-	@set -e; for name in $(EXPERIMENTS); do \
+	@set -e; for name in $(filter-out abas-ral-digits,$(EXPERIMENTS)); do \
 	    $(BIN)/poolwright run experiments/$$name.toml --set dataset.root="$(POOLWRIGHT_DATA)" --out runs/$$name --resume \
 	        $(EXPERIMENT_ARGS); \
 	    $(BIN)/poolwright report runs/$$name --json experiments/results/$$name.json; \
 	done
+	@set -e; policy=runs/abas-ral-digits.policy; mkdir -p runs; test -f $$policy || \
+	    $(BIN)/poolwright train-policy experiments/abas-ral-digits.toml --strategy abas-ral --out $$policy; \
+	$(BIN)/poolwright run experiments/abas-ral-digits.toml --set abas-ral.policy=$$policy \
+	    --set "abas-ral, to the end.policy=$$policy" --out runs/abas-ral-digits --resume $(EXPERIMENT_ARGS); \
+	$(BIN)/poolwright report runs/abas-ral-digits --json experiments/results/abas-ral-digits.json
 	$(BIN)/python experiments/page.py
 
 # Runs on bare machines too, with the torch that they have: builds in place and needs no network.

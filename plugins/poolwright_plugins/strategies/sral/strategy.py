@@ -35,12 +35,16 @@ class SRAL:
     ``b`` samples were kept the rest is ranked anew.
 
     One cycle of the engine is one chunk with a pick, so ``batch`` is left out or at least ``n``. Between the chunks
-    the learner goes on from its weights, and it is fitted anew after ``b`` labels, if the configuration says so::
+    the learner goes on from its weights for an epoch, and it is fitted anew after ``b`` labels, if the configuration
+    says so; test data, and the paper's second learner for the figures, are due every so many labels only::
+
+        report_every = 250
 
         [learner]
         name = "cnn"
-        start = "warm"
         refit_every = 300
+        warm_epochs = 1
+        warm_lr = 1e-4
 
     With ``score = "random", select = "sral"`` this is the paper's ablation SRAL+Random.
 

@@ -45,7 +45,8 @@ class Episodes:
         Given a seed (int), makes a fresh :class:`Session` without a strategy and with an oracle: from data, or by
         ``cycle.simulate`` on labels that are already paid for.
     observe : callable
-        ``observe(cycle, scores)`` -> whatever the policy sees; after the last batch as well, when the pool may be empty.
+        ``observe(cycle, scores)`` -> whatever the policy sees; after the last batch as well, when the pool may be
+        empty.
     decode : callable
         ``decode(cycle, scores, budget, action)`` -> int64 ids, as :func:`~poolwright.hookspecs.select` returns them.
     score : str, class or Part, optional

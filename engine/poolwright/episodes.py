@@ -130,9 +130,7 @@ class Episodes:
         reward = hooks.reward(state)
         hooks.update(state, reward)
         if len(state.released):
-            raise PluginError(
-                f"{self._who}: a plugin released samples, which an environment cannot undo: leave it out"
-            )
+            raise PluginError(f"{self._who}: a plugin released samples, which an environment cannot undo: leave it out")
         if reward is None:
             raise ConfigError(
                 f"{self._who}: nothing rewards: give the data set validation data (validation = 0.1), or name a reward"

@@ -36,7 +36,7 @@ API = {
 
 MORE = {
     "Running": ("config.load",),
-    "Stepping": ("events.Event", "env.PoolEnv"),
+    "Stepping": ("events.Event", "env.PoolEnv", "episodes.Episodes"),
 }
 """What those pages also show: names that are used beside the public ones and are not exported themselves."""
 

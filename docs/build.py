@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 API = {
     "Running": ("experiment", "spec", "preparation", "folder", "results", "state", "selection"),
     "Policies": ("policies", "policy_training"),
-    "Stepping": ("session", "composition", "store"),
+    "Stepping": ("session", "episodes", "composition", "store"),
     "Hooks and what they see": ("hookspecs", "cycle", "rows"),
     "Learners, data and oracles": ("learner", "dataset", "oracle"),
     "Errors": ("errors",),
@@ -36,7 +36,7 @@ API = {
 
 MORE = {
     "Running": ("config.load",),
-    "Stepping": ("events.Event", "env.PoolEnv", "episodes.Episodes"),
+    "Stepping": ("events.Event", "env.PoolEnv"),
 }
 """What those pages also show: names that are used beside the public ones and are not exported themselves."""
 

@@ -231,19 +231,19 @@ def train_policy(
 
     stderr_logging()
     display = PolicyDisplay()
+    changes = [part for item in set_ or [] for part in ("--set", item)]
     try:
         with display:
             train(experiment, strategy, out, seed=seed, listener=display)
     except KeyboardInterrupt:
-        more = [part for item in set_ or [] for part in ("--set", item)]
-        more += [] if strategy is None else ["--strategy", strategy]
+        more = [*changes, *([] if strategy is None else ["--strategy", strategy])]
         more += [] if seed is None else ["--seed", str(seed)]
         command = shlex.join(["poolwright", "train-policy", str(config), "--out", str(out), *more])
         console.print(f"\nStopped. To go on:  {command}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(130) from None
     spec = next(spec for spec in experiment.strategies if spec.label == display.label)
     key = spec.label if spec.name == display.plugin else display.plugin  # of a role, it goes by its own name
-    use = shlex.join(["poolwright", "run", str(config), "--set", f"{key}.policy={out}"])
+    use = shlex.join(["poolwright", "run", str(config), *changes, "--set", f"{key}.policy={out}"])
     console.print(f"Policy: {out}\nTo use it:  {use}", markup=False, highlight=False, soft_wrap=True)
 
 

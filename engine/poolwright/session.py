@@ -453,6 +453,8 @@ class Session:
         if self._composition is not None and not state.final:
             selected = self._choose(self._composition, state)
         self.finished = state.final or (self._composition is not None and not len(selected))
+        if self.finished and not test and self.training.learner is not None:
+            test = self.training.report_last(state)
         asked = self.pool.ask(selected)
         self._idle = self._idle + 1 if len(selected) and not len(asked) else 0
         self._order += asked.tolist()

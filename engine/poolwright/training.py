@@ -114,6 +114,10 @@ class Training:
         state.seconds["evaluate"] = time.perf_counter() - began
         return self._report(self._test, state) if self._test is not None and self._report_due(state) else {}
 
+    def report_last(self, state: CycleState) -> dict[str, float]:
+        """Return the metrics on test data of a cycle that turned out to be the last, and had none."""
+        return {} if self._test is None else self._report(self._test, state)
+
     def _report_due(self, state: CycleState) -> bool:
         paid, last = state.pool.paid, self._reported_labels
         due = self._report_every is None or last is None or state.final or paid - last >= self._report_every

@@ -274,6 +274,38 @@ def test_a_training_that_is_left_after_any_piece_goes_on_to_the_same_policy(left
     assert fingerprint(again.state_dict()) == fingerprint(whole.state_dict())
 
 
+def test_a_saved_state_does_not_change_while_the_training_goes_on() -> None:
+    strategy = AbasRal(**AHEAD)
+    pieces = strategy.train_policy(cycle_of_a_run())
+    next(pieces)
+    next(pieces)
+    state = strategy.state_dict()
+    before = fingerprint(state)
+    next(pieces)
+    assert fingerprint(state) == before
+
+
+def test_a_training_that_was_left_in_the_run_is_no_policy(monkeypatch: Any) -> None:
+    def interrupted(agent: BatchAgent, *given: Any) -> float:
+        raise KeyboardInterrupt
+
+    run = session()
+    with monkeypatch.context() as patched:
+        patched.setattr(BatchAgent, "learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run.advance()
+    assert instance(run)._training is None
+    assert run.advance() is not None
+    assert training(run).finished
+
+
+def test_a_run_that_its_targets_end_is_measured_at_its_end() -> None:
+    run = play(session(reserve=RESERVES, report=True, report_every=1000, seed=1))
+    assert not run.history[-1].final
+    assert len(run.history) > 2
+    assert [bool(record.test) for record in run.history] == [True, *[False] * (len(run.history) - 2), True]
+
+
 def test_a_finished_policy_keeps_what_acting_needs_whatever_is_planned_now() -> None:
     trained = AbasRal(**AHEAD)
     assert list(trained.train_policy(cycle_of_a_run()))[-1] == 1
@@ -306,11 +338,10 @@ def test_a_policy_that_was_trained_ahead_is_used_as_it_is(monkeypatch: Any, capl
 
 
 def test_a_policy_is_refused_where_the_run_is_to_choose_from_what_it_was_trained_on(monkeypatch: Any) -> None:
-    other = RESERVES | {"policy": torch.arange(45, 102)}
-    with pytest.raises(
-        ConfigError, match="was trained on 3 of the 49 samples that this run is to choose from: use the"
-    ):
-        session(policy(monkeypatch), reserve=other).advance()
+    run = session(policy(monkeypatch), reserve=RESERVES | {"policy": torch.arange(45, 102)})
+    for _ in range(2):  # refused once, it is not there the second time
+        with pytest.raises(ConfigError, match="was trained on 3 of the 49 samples that this run is to choose from"):
+            run.advance()
 
 
 def test_a_policy_of_other_state_data_is_refused(monkeypatch: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -169,7 +170,7 @@ class BatchAgent:
         if training:
             state |= {
                 "target": _copied(self.target),
-                "adam": self._adam.state_dict(),
+                "adam": copy.deepcopy(self._adam.state_dict()),
                 "replay": self.replay.state_dict(),
             }
         return state
@@ -179,7 +180,7 @@ class BatchAgent:
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state.get("target", state["online"]))
         if "adam" in state:
-            self._adam.load_state_dict(state["adam"])
+            self._adam.load_state_dict(copy.deepcopy(dict(state["adam"])))
             self.replay.load_state_dict(state["replay"])
 
 

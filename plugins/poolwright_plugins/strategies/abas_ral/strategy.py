@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
@@ -72,6 +73,8 @@ class AbasRal:
     - The run ends by the same rule, since a policy that is to reach a target has reached it; ``finish = false`` goes on
       until the budget is spent. It does not learn any more: the network stays as it was trained. Targets of a policy
       that was trained on the labels which the run begins with are reached from the start, so they end nothing.
+    - An episode of the warm start that ends by two decreases is over for the network too (no value follows). Its first
+      labels count as a point of the targets. With ``stop = "both"`` a budget that is exceeded ends nothing.
     - Open: how many episodes the warm start has, how many labels an episode starts with, gamma, epsilon.
 
     At gamma = 1 the rewards of an episode telescope to P_T / B_T - P_0 / B_0, and P / B falls as B grows, so the
@@ -273,8 +276,22 @@ class AbasRal:
             return
         if self.policy is not None:
             self.load_state_dict(read_policy(self.policy, "abas-ral"))
-            self._check_policy(cycle)
+            with self._all_or_nothing():
+                self._check_policy(cycle)
             return
+        with self._all_or_nothing():
+            self._train_in_run(cycle)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Forget a policy that was refused, or whose training was left: no later call may take it for one."""
+        try:
+            yield
+        except BaseException:
+            self.load_state_dict({})
+            raise
+
+    def _train_in_run(self, cycle: Cycle) -> None:
         pieces = self._pieces(cycle, self.run_epochs, self.run_steps)
         n = len(cycle.pool.reserved(TRAINING)) if TRAINING in cycle.pool.reserves else len(cycle.pool.labeled)
         log.warning("abas-ral was given no policy: it trains one on the %d labels that it has", n)
@@ -306,9 +323,16 @@ class AbasRal:
         labeled = len(cycle.pool.labeled)
         spent = labeled / (labeled + len(cycle.pool.all_unlabeled))
         reached = self._binding and training.targets.reached(_precision(cycle), spent, self.stop)
+        if self.finish and reached and not cycle.history:
+            log.warning(
+                "abas-ral asks for nothing: its targets (precision %.3f, or %.0f %% labeled) are reached from the "
+                "start; finish = false goes on",
+                training.targets.precision,
+                100 * training.targets.budget,
+            )
         if budget <= 0 or not len(unlabeled) or (self.finish and reached):
             return unlabeled[:0]
-        largest = largest_batch(len(unlabeled), self.share)
+        largest = min(largest_batch(len(cycle.pool.all_unlabeled), self.share), len(unlabeled))
         values = training.agent.values(self._state(cycle), largest)
         k = int(values.argmax()) + 1
         cycle.log("batch", k)
@@ -338,7 +362,8 @@ class AbasRal:
         if known:
             raise ConfigError(
                 f"abas-ral: policy {self.policy} was trained on {known} of the {len(unlabeled)} samples that this run "
-                f"is to choose from: use the [reserve] and reserve_seed that it was trained with"
+                f"is to choose from: use the [reserve] and reserve_seed that it was trained with (a policy "
+                f"that was trained on the initial pool fits no run of another seed)"
             )
 
     # -- options and state ---------------------------------------------------------------------------------------

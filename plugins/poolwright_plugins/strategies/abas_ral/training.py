@@ -159,7 +159,7 @@ class PolicyTraining:
                     break
             followed += returns([transition[3] for transition in lived[begun:]], self.plan.gamma)
         gained = [transition[3] for transition in lived]
-        unit = statistics.pstdev(followed) or 1.0
+        unit = statistics.pstdev(followed) or abs(followed[0]) or 1.0
         self.targets = Targets.of(points)
         with streams.seeded(self.seed, "abas-ral", "networks"):
             self.agent = self.make_agent(len(lived[0][0]), statistics.fmean(gained), unit)
@@ -307,7 +307,7 @@ class PlayedEpisode:
         session = self._episodes.session
         record = session.history[-1]
         self.point = (record.validation["precision"], record.labeled / (record.labeled + session.left))
-        self.largest = largest_batch(session.left, self._share)
+        self.largest = min(largest_batch(session.left, self._share), max(1, session.batch or session.left))
         self.over = over
 
 

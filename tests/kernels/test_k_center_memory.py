@@ -31,9 +31,6 @@ with Peak() as peak:
 print(peak.bytes)
 """
 
-PAGES = 4 << 20
-"""Pages that the allocator keeps, and torch's buffers of a few rows."""
-
 
 @pytest.mark.parametrize(
     ("n", "k"),
@@ -48,8 +45,7 @@ def test_k_center_adds_at_most_15_percent_of_the_pool(tmp_path, n, k):
 def test_a_file_twice_as_large_as_the_limit(tmp_path, dtype):
     size = pool_file(tmp_path / "x.npy", 60_000, 256, dtype)
     limit = size // 2
-    # Pages that the allocator keeps, as below: 2.8 MB over the limit were seen once, on a loaded machine.
-    assert int(memory.run(K_CENTER, str(tmp_path / "x.npy"), "100", str(limit))) <= limit + PAGES
+    assert int(memory.run(K_CENTER, str(tmp_path / "x.npy"), "100", str(limit))) <= limit
 
 
 WIDE = """
@@ -73,4 +69,5 @@ print(peak.bytes)
     ],
 )
 def test_narrow_and_wide_pools_keep_to_the_limit(backend, n, d, k, limit):
-    assert int(memory.run(WIDE, backend, str(n), str(d), str(k), str(limit))) <= limit + PAGES
+    # 4 MB: pages that the allocator keeps, and torch's buffers of a few rows
+    assert int(memory.run(WIDE, backend, str(n), str(d), str(k), str(limit))) <= limit + (4 << 20)
